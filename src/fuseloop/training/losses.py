@@ -1,0 +1,45 @@
+"""Fusion losses as pure functions on tensors.
+
+Sources: CLDyN (arXiv 2604.08924, equation 1) for the intensity and gradient terms; its public settings for their weights.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def sobel_magnitude(image: Tensor) -> Tensor:
+    """|gx| + |gy| by the plain 3×3 Sobel kernels with zero border; B×1×H×W to the same shape."""
+    kernel_x = image.new_tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]])
+    kernels = torch.stack([kernel_x, kernel_x.T])[:, None]
+    return F.conv2d(image, kernels, padding=1).abs().sum(dim=1, keepdim=True)
+
+
+def intensity_loss(fused: Tensor, infrared: Tensor, luma: Tensor) -> Tensor:
+    """Mean L1 distance to the element-wise maximum of the sources; all B×1×H×W in [0, 1], returns a scalar."""
+    return F.l1_loss(fused, torch.maximum(infrared, luma))
+
+
+def separate_intensity_loss(
+    fused: Tensor, infrared: Tensor, luma: Tensor, infrared_weight: float = 1.0, luma_weight: float = 1.0
+) -> Tensor:
+    """Weighted sum of the mean L1 distances to each source; all B×1×H×W in [0, 1], returns a scalar."""
+    return infrared_weight * F.l1_loss(fused, infrared) + luma_weight * F.l1_loss(fused, luma)
+
+
+def gradient_loss(fused: Tensor, infrared: Tensor, luma: Tensor) -> Tensor:
+    """Mean L1 distance of the Sobel magnitude to the larger one of the sources; all B×1×H×W, returns a scalar."""
+    target = torch.maximum(sobel_magnitude(infrared), sobel_magnitude(luma))
+    return F.l1_loss(sobel_magnitude(fused), target)
+
+
+def gradient_pair_loss(fused: Tensor, source: Tensor) -> Tensor:
+    """Mean L1 distance of the Sobel magnitudes of two images, B×1×H×W, returns a scalar."""
+    return F.l1_loss(sobel_magnitude(fused), sobel_magnitude(source))
+
+
+def visual_loss(fused: Tensor, infrared: Tensor, luma: Tensor) -> Tensor:
+    """The published loss of the fusion network: 0.2 × intensity + 1 × gradient, which is λ=5 up to a factor."""
+    return 0.2 * intensity_loss(fused, infrared, luma) + gradient_loss(fused, infrared, luma)
