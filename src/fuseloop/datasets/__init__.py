@@ -1,0 +1,1 @@
+"""Aligned pairs to train and test with: folders on disk, public layouts, synthetic scenes."""
