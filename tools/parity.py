@@ -1,0 +1,216 @@
+"""Compares this library with golden values of the published implementations, one line a fixture.
+
+    python tools/parity.py FOLDER [--all] [--checkpoint FILE]
+
+FOLDER holds a `manifest.json` and safetensors files: `in.<name>` are the inputs, `out.<name>` the expected outputs and
+`state.<key>` the weights. The manifest names the method of every file, which selects the check, and the tolerance of
+every output. A line reads PASS, FAIL, TODO (the method is not there yet) or SKIP (it needs a checkpoint that was not
+given), the name, the largest error and its tolerance. The exit code is 1 when something FAILs, with `--all` also when
+something is TODO, and 2 when FOLDER holds no fixtures.
+
+A new method is one function from a `Fixture` to its outputs by name, and one line in `CHECKS`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from fuseloop.networks.vfn import VFN, gradient_magnitude
+from fuseloop.pairs.colour import rgb_to_ycbcr, ycbcr_to_rgb
+from fuseloop.training import losses
+
+Outputs = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Fixture:
+    """One golden file: its tensors without their prefix, and the `config` that the manifest gives."""
+
+    inputs: dict[str, Tensor]
+    state: dict[str, Tensor]
+    expected: Outputs
+    config: dict[str, Any]
+    checkpoint: Path | None
+
+    @classmethod
+    def read(cls, path: Path, entry: dict[str, Any], checkpoint: Path | None) -> Fixture:
+        tensors = load_file(path)
+
+        def under(prefix: str) -> dict[str, Tensor]:
+            return {name.removeprefix(prefix): tensors[name] for name in tensors if name.startswith(prefix)}
+
+        return cls(under("in."), under("state."), under("out."), entry.get("config", {}), checkpoint)
+
+
+def vfn(fixture: Fixture) -> Outputs:
+    """Every stage of the network, for each case of inputs (`ir.a`, `y.a`; `ir.b`, `y.b`; ...)."""
+    network = VFN(fixture.config["num_blocks"]).eval()
+    network.load_state_dict(fixture.state)
+    outputs = {}
+    for case in [name.removeprefix("ir") for name in fixture.inputs if name.startswith("ir")]:
+        encoded = []
+        for source, encoder in (("ir", network.ir_feb), ("y", network.vi_feb)):
+            x = fixture.inputs[source + case]
+            for level in range(network.depth):
+                x = encoder.block(level, x)
+                outputs[f"{'ir' if source == 'ir' else 'vi'}_feb.e{level}{case}"] = x
+            encoded.append(x)
+        features = torch.cat(encoded, dim=1)
+        gradient = gradient_magnitude(features)
+        outputs["frb1" + case] = network.frb1(features, network.pool(gradient), gradient)
+        outputs["fused" + case] = network(fixture.inputs["ir" + case], fixture.inputs["y" + case])
+    return outputs
+
+
+def fusion_losses(fixture: Fixture) -> Outputs:
+    """The losses with the gradient that training follows, and the colour conversion."""
+    x = fixture.inputs
+    infrared, luma, fused = x["ir"], x["y"], x["fused"].clone().requires_grad_()
+    weights = fixture.config["intensity_sep_w"]
+    with torch.enable_grad():
+        total = losses.visual_loss(fused, infrared, luma)
+        (total_gradient,) = torch.autograd.grad(total, fused)
+    ycbcr = rgb_to_ycbcr(x["rgb"])
+    return {
+        "intensity_max": losses.intensity_loss(fused, infrared, luma),
+        "intensity_sep": losses.separate_intensity_loss(fused, infrared, luma),
+        "intensity_sep_w": losses.separate_intensity_loss(fused, infrared, luma, weights["ir_w"], weights["vis_w"]),
+        "gradient_joint": losses.gradient_loss(fused, infrared, luma),
+        "gradient_pair": losses.gradient_pair_loss(fused, luma),
+        "total": total,
+        "total_grad_wrt_fused": total_gradient,
+        "sobel_ir": losses.sobel_magnitude(infrared),
+        "sobel_y": losses.sobel_magnitude(luma),
+        "sobel_fused": losses.sobel_magnitude(fused),
+        "ycbcr": ycbcr,
+        "rgb_roundtrip": ycbcr_to_rgb(ycbcr),
+        "rgb_from_ycbcr": ycbcr_to_rgb(x["ycbcr"]),
+    }
+
+
+# The method as the manifest words it, a regular expression because some name their sizes, and its check.
+CHECKS: dict[str, Callable[[Fixture], Outputs]] = {
+    r"CLDyN VFN": vfn,
+    r"CLDyN / T-OAR fusion losses and colour conversion.*": fusion_losses,
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One line of the report."""
+
+    status: str
+    name: str
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.status} {self.name:<24} {self.detail}"
+
+
+class MismatchError(Exception):
+    """An output that cannot be compared; the message says why."""
+
+
+def error_of(name: str, output: Tensor, expected: Tensor) -> float:
+    """max |output - expected| of two finite tensors of the same shape."""
+    if output.shape != expected.shape:
+        raise MismatchError(f"{name} is {tuple(output.shape)}, expected {tuple(expected.shape)}")
+    if not output.isfinite().all() or not expected.isfinite().all():
+        raise MismatchError(f"{name} is not finite")
+    if output.numel() == 0:
+        return 0.0
+    return (output.double() - expected.double()).abs().max().item()
+
+
+def compare(outputs: Outputs, expected: Outputs, tolerances: dict[str, float]) -> tuple[bool, str]:
+    """Whether all outputs are within their tolerance, and the one that uses most of it, in words."""
+    if not expected:
+        raise MismatchError("the file holds no expected outputs")
+    errors = []
+    for name, golden in expected.items():
+        if name not in outputs:
+            raise MismatchError(f"no output {name}")
+        if f"out.{name}" not in tolerances:
+            raise MismatchError(f"the manifest gives no tolerance for {name}")
+        tolerance = tolerances[f"out.{name}"]
+        error = error_of(name, outputs[name], golden)
+        # Integers have tolerance 0: equal, or beyond it by any measure.
+        errors.append((error / tolerance if tolerance else error and float("inf"), error, tolerance, name))
+    share, error, tolerance, name = max(errors)
+    return share <= 1, f"error {error:.2e}  tolerance {tolerance:.2e}  {share:.3f} of it at {name}"
+
+
+def judge(path: Path, entry: dict[str, Any] | None, checkpoint: Path | None) -> Verdict:
+    """Runs one fixture."""
+    name = path.stem
+    try:
+        if entry is None:
+            raise MismatchError("is not in manifest.json")
+        fixture = Fixture.read(path, entry, checkpoint)
+        if "checkpoint" in entry and checkpoint is None:
+            return Verdict("SKIP", name, f"needs --checkpoint {entry['checkpoint']['name']}")
+        method = entry["method"]
+        check = next((check for pattern, check in CHECKS.items() if re.fullmatch(pattern, method)), None)
+        if check is None:
+            return Verdict("TODO", name, f"method not there yet: {method}")
+        with torch.no_grad():
+            passed, detail = compare(check(fixture), fixture.expected, entry["atol"])
+    except MismatchError as error:
+        return Verdict("FAIL", name, str(error))
+    except Exception as error:  # whatever one fixture does, the others are still judged
+        return Verdict("FAIL", name, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
+    return Verdict("PASS" if passed else "FAIL", name, detail)
+
+
+def judge_folder(folder: Path, checkpoint: Path | None = None) -> Iterator[Verdict]:
+    """Runs every fixture that the manifest names or the folder holds, in the order of their names.
+
+    Raises:
+        ValueError: The folder has no readable manifest, or no fixtures.
+    """
+    try:
+        entries = dict(json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["files"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{folder} has no manifest.json with its files: {error!r}") from error
+    files = sorted({*entries, *(path.name for path in folder.glob("*.safetensors"))})
+    if not files:
+        raise ValueError(f"{folder} holds no fixtures")
+    for file in files:
+        yield judge(folder / file, entries.get(file), checkpoint)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Compares this library with golden values, one line a fixture.")
+    parser.add_argument("folder", type=Path, help="manifest.json and safetensors files")
+    parser.add_argument("--all", action="store_true", help="methods that are not there yet count as failures")
+    parser.add_argument(
+        "--checkpoint", type=Path, metavar="FILE", help="published checkpoint for the fixture that needs one"
+    )
+    options = parser.parse_args(arguments)
+    if options.checkpoint is not None and not options.checkpoint.is_file():
+        parser.error(f"--checkpoint: no file {options.checkpoint}")
+
+    statuses = set()
+    try:
+        for verdict in judge_folder(options.folder, options.checkpoint):
+            print(verdict, flush=True)
+            statuses.add(verdict.status)
+    except ValueError as error:
+        parser.error(str(error))
+    unwanted = {"FAIL", "TODO"} if options.all else {"FAIL"}
+    return int(bool(statuses & unwanted))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
