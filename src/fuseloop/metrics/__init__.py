@@ -1,0 +1,1 @@
+"""Fusion quality: metrics, their table, and the scoring of frames and folders."""

@@ -1,0 +1,134 @@
+"""Windows, moments, gradients: the image maths that several metrics share."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from types import EllipsisType
+from typing import Any, NamedTuple, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from fuseloop.metrics.functional.frame import Grey
+
+Kernel = tuple[float, ...]  # one axis of a separable window
+
+
+@lru_cache
+def gaussian(size: int, sigma: float) -> Kernel:
+    """G(n, σ): one axis of the n×n Gaussian whose sum is 1."""
+    weights = [math.exp(-((i - (size - 1) / 2) ** 2) / (2 * sigma**2)) for i in range(size)]
+    return tuple(weight / sum(weights) for weight in weights)
+
+
+@lru_cache
+def uniform(size: int) -> Kernel:
+    """U(n): one axis of the n×n mean."""
+    return (1 / size,) * size
+
+
+class _Slide(torch.autograd.Function):
+    """Weighted sum of shifted copies along one axis.
+
+    PyTorch convolves single channels slowly on CPUs, above all in float64 and backwards. Adding shifted views is 5 to
+    20 times faster in both directions, and exact in the same way on every device.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, maps: Tensor, kernel: Kernel, axis: int, step: int) -> Tensor:
+        ctx.geometry = maps.shape, kernel, axis, step
+        count = (maps.shape[axis] - len(kernel)) // step + 1
+        total = maps[_every(axis, 0, count, step)] * kernel[0]
+        for offset, weight in enumerate(kernel[1:], start=1):
+            total.add_(maps[_every(axis, offset, count, step)], alpha=weight)
+        return total
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        (gradient,) = gradients
+        shape, kernel, axis, step = ctx.geometry
+        total = gradient.new_zeros(shape)
+        for offset, weight in enumerate(kernel):
+            total[_every(axis, offset, gradient.shape[axis], step)].add_(gradient, alpha=weight)
+        return total, None, None, None
+
+
+def _every(axis: int, start: int, count: int, step: int) -> tuple[slice | EllipsisType, ...]:
+    """Index of `count` elements from `start` on along the last axis (-1) or the one before (-2)."""
+    picked = slice(start, start + (count - 1) * step + 1, step)
+    return (..., picked) if axis == -1 else (..., picked, slice(None))
+
+
+def window(maps: Tensor, rows: Kernel, columns: Kernel | None = None, *, step: int = 1) -> Tensor:
+    """Weighted sums over the full windows ("valid") of B×C×H×W maps, every `step`-th along both axes.
+
+    Args:
+        maps: B×C×H×W, at least as large as the window.
+        rows: Weights along a row (the last axis).
+        columns: Weights along a column; the same as `rows` by default.
+        step: Distance of the windows.
+    """
+    across = _Slide.apply(maps, rows, -1, step)  # type: ignore[no-untyped-call]
+    return cast(Tensor, _Slide.apply(across, rows if columns is None else columns, -2, step))  # type: ignore[no-untyped-call]
+
+
+class Moments(NamedTuple):
+    """Windowed mean and variance, B×1×H'×W'; the mean is that of levels - 128, which keeps float32 exact enough."""
+
+    centred_mean: Tensor
+    variance: Tensor
+
+
+def moments(image: Grey, kernel: Kernel) -> Moments:
+    """Moments under a window, full windows only."""
+    return centred_moments(image.levels - 128.0, kernel)
+
+
+def centred_moments(centred: Tensor, kernel: Kernel) -> Moments:
+    """Moments of B×1×H×W values near 0."""
+    mean, square = window(torch.cat([centred, centred * centred], dim=1), kernel).chunk(2, dim=1)
+    return Moments(mean, square - mean * mean)
+
+
+def covariance(x: Tensor, y: Tensor, x_moments: Moments, y_moments: Moments, kernel: Kernel) -> Tensor:
+    """Windowed covariance of centred values, given the moments of both."""
+    return window(x * y, kernel) - x_moments.centred_mean * y_moments.centred_mean
+
+
+def safe_sqrt(x: Tensor) -> Tensor:
+    """Square root whose derivative at 0 is 0 instead of infinite."""
+    if not x.requires_grad:
+        return x.sqrt()
+    positive = x > 0
+    return torch.where(positive, x, 1.0).sqrt() * positive
+
+
+class Gradient(NamedTuple):
+    """Sobel derivatives and their magnitude, B×1×H×W, in levels."""
+
+    x: Tensor
+    y: Tensor
+    magnitude: Tensor
+
+
+def sobel(levels: Tensor) -> Gradient:
+    """Sobel gradient of B×1×H×W levels with zero border."""
+    padded = F.pad(levels, (1, 1, 1, 1))
+    difference, smooth = (-1.0, 0.0, 1.0), (1.0, 2.0, 1.0)
+    x, y = window(padded, difference, smooth), window(padded, smooth, difference)
+    return Gradient(x, y, safe_sqrt(x * x + y * y))
+
+
+def is_flat(values: Tensor) -> Tensor:
+    """Which of B×1×H×W are constant, (B,) bool."""
+    low, high = torch.aminmax(values.detach().flatten(1), dim=1)
+    return low == high
+
+
+def guarded(denominator: Tensor, zero: Tensor) -> Tensor:
+    """The denominator with 1 where it is known to be zero, so that neither value nor gradient becomes NaN there."""
+    return denominator.masked_fill(zero, 1.0)
