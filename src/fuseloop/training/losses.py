@@ -1,13 +1,19 @@
-"""Fusion losses as pure functions on tensors.
+"""Fusion losses as pure functions on tensors, and the registry of terms that a training loss is made of.
 
-Sources: CLDyN (arXiv 2604.08924, equation 1) for the intensity and gradient terms; its public settings for their weights.
+Sources: CLDyN (arXiv 2604.08924, equation 1) for the intensity and gradient terms, its public settings for their
+weights. The other terms are fusion metrics turned into losses.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from fuseloop.metrics import functional
+from fuseloop.metrics.functional import MetricFunction
 
 
 def sobel_magnitude(image: Tensor) -> Tensor:
@@ -43,3 +49,32 @@ def gradient_pair_loss(fused: Tensor, source: Tensor) -> Tensor:
 def visual_loss(fused: Tensor, infrared: Tensor, luma: Tensor) -> Tensor:
     """The published loss of the fusion network: 0.2 × intensity + 1 × gradient, which is λ=5 up to a factor."""
     return 0.2 * intensity_loss(fused, infrared, luma) + gradient_loss(fused, infrared, luma)
+
+
+def _metric_loss(metric: MetricFunction, worth: Callable[[Tensor], Tensor]) -> Loss:
+    """Makes a loss of a metric, taken on the unrounded images.
+
+    Pairs for which the metric is undefined, such as flat crops, add nothing.
+    """
+
+    def loss(fused: Tensor, infrared: Tensor, luma: Tensor) -> Tensor:
+        if not bool(torch.isfinite(fused).all()):
+            return fused.mean() * torch.nan  # metrics refuse such images; the loop reports a diverged training
+        return worth(metric(infrared, luma, fused, quantize=False)).nan_to_num(nan=0.0).mean()
+
+    return loss
+
+
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""A function of (fused, infrared, luma), all B×1×H×W in [0, 1], that gives a scalar to be made small."""
+
+LOSSES: dict[str, Loss] = {
+    "intensity": intensity_loss,
+    "gradient": gradient_loss,
+    "qabf": _metric_loss(functional.qabf, lambda value: 1 - value),
+    "vif": _metric_loss(functional.vif, lambda value: 1 - value),
+    "scd": _metric_loss(functional.scd, lambda value: 1 - value),
+    "ssim": _metric_loss(functional.ssim, lambda value: 1 - value),
+    "qcv": _metric_loss(functional.qcv, lambda value: value / 1000),
+}
+"""The terms that a training loss is made of, by name."""

@@ -1,0 +1,1 @@
+"""Training: one recipe per stage, over one crash-safe loop."""

@@ -1,0 +1,90 @@
+"""Crash-safe files: written aside, synced, renamed. A reader sees the old file or the new one, never a part.
+
+A checkpoint is one safetensors file. Its tensors are those of the network, of the averaged network and of the
+optimiser; the numbers that go with them are JSON in its header.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from fuseloop.errors import ConfigurationError
+
+NUMBERS = "numbers"
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Writes a whole file or nothing, and returns when it is on the disk."""
+    aside = path.with_name(f".{path.name}.part")
+    with aside.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(aside, path)
+    if os.name == "posix":  # elsewhere a directory cannot be opened, and a rename is already durable
+        directory = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+    """Writes a safetensors file, whole or not at all."""
+    write_file(path, save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, metadata))
+
+
+def write_checkpoint(
+    path: Path, networks: Mapping[str, nn.Module], optimiser: Optimizer, numbers: Mapping[str, Any]
+) -> None:
+    """Writes everything that the next step depends on.
+
+    Args:
+        path: File to write.
+        networks: Networks by name; the name must hold no dot.
+        optimiser: An optimiser whose state is tensors; learning rates belong to the recipe and are not kept.
+        numbers: What JSON can hold.
+    """
+    tensors = {
+        f"{name}.{key}": value for name, network in networks.items() for key, value in network.state_dict().items()
+    }
+    for index, state in optimiser.state_dict()["state"].items():
+        tensors |= {f"optimiser.{index}.{key}": value for key, value in state.items()}
+    write_tensors(path, tensors, {NUMBERS: json.dumps(numbers)})
+
+
+def read_checkpoint(path: Path, networks: Mapping[str, nn.Module], optimiser: Optimizer) -> dict[str, Any]:
+    """Puts a checkpoint back into the networks and the optimiser, and returns its numbers.
+
+    Raises:
+        ConfigurationError: The file is no checkpoint of these networks.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            numbers: dict[str, Any] = json.loads(file.metadata()[NUMBERS])
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, not a dictionary
+        for name, network in networks.items():
+            network.load_state_dict(_below(tensors, name))
+        states: dict[int, dict[str, Tensor]] = {}
+        for key, value in _below(tensors, "optimiser").items():
+            index, part = key.split(".", 1)
+            states.setdefault(int(index), {})[part] = value
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ConfigurationError(
+            f"{path} is no checkpoint of this training ({error}); remove its run folder to start anew"
+        ) from error
+    optimiser.load_state_dict({**optimiser.state_dict(), "state": states})
+    return numbers
+
+
+def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(f"{prefix}."): value for key, value in tensors.items() if key.startswith(f"{prefix}.")}

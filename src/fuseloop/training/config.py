@@ -1,0 +1,289 @@
+"""Typed configurations of training: YAML files and dotted overrides, where an unknown key is an error.
+
+A configuration is a frozen tree of `Settings`. `load_config` reads one from a preset or a YAML file, applies overrides
+such as `stages.0.steps=100`, and turns whatever is wrong into a `ConfigurationError` that names the place and, for a
+mistyped key, the keys that exist there.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from fuseloop.errors import ConfigurationError
+from fuseloop.training.losses import LOSSES
+
+ROOT = "{root}"
+
+
+class Settings(BaseModel):
+    """Base of all configurations: frozen, unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Source(Settings):
+    """Where training pairs come from.
+
+    Attributes:
+        spec: What `fuseloop.datasets.folders.open_pairs` understands: a folder or "synthetic:COUNT". "{root}" in it
+            stands for the `root` of the configuration.
+        weight: Share of this source in a batch, relative to the other sources.
+    """
+
+    spec: str
+    weight: PositiveFloat = 1.0
+
+
+class Augmentation(Settings):
+    """What is done to every training pair at random.
+
+    Attributes:
+        flip: Mirror it horizontally, vertically, or not.
+        rotate: Turn it by a multiple of 90°.
+        jitter: Strength of the brightness, contrast and gamma changes, drawn for each modality apart; 0 is none.
+    """
+
+    flip: bool = True
+    rotate: bool = True
+    jitter: float = Field(default=0.0, ge=0, lt=1)
+
+
+class Stage(Settings):
+    """One stage of a recipe.
+
+    Attributes:
+        steps: Optimiser steps.
+        crop: Side of the square crops, or "frame" for whole frames.
+        batch: Pairs in a step, of all processes together.
+        lr: Learning rate, the largest one of the schedule.
+        schedule: "constant", or "cosine" from `lr` to `lr_end` over the stage.
+        lr_end: Where the cosine ends.
+        warmup: Steps in which the learning rate rises linearly to `lr`.
+        norm: "batch" normalises by the statistics of the batch; "frozen" by the running statistics, which then stay as
+            they are. Only with "frozen" does the network see in training what it sees in use: absolute brightness.
+        calibrate: Pairs over which the running statistics are estimated anew before the stage begins; 0 keeps them.
+        augmentation: What is done to the pairs.
+    """
+
+    steps: PositiveInt
+    crop: PositiveInt | Literal["frame"] = 256
+    batch: PositiveInt = 16
+    lr: PositiveFloat = 1e-3
+    schedule: Literal["constant", "cosine"] = "constant"
+    lr_end: NonNegativeFloat = 0.0
+    warmup: int = Field(default=0, ge=0)
+    norm: Literal["batch", "frozen"] = "batch"
+    calibrate: int = Field(default=0, ge=0)
+    augmentation: Augmentation = Augmentation()
+
+    @field_validator("crop")
+    @classmethod
+    def _crop_is_large_enough(cls, crop: int | str) -> int | str:
+        if isinstance(crop, int) and crop < 32:
+            raise ValueError("crops need a side of at least 32")
+        return crop
+
+
+class TrainingConfig(Settings):
+    """What every recipe has in common: the loop.
+
+    Attributes:
+        folder: Run folder. Running the same configuration in it again continues where it was stopped or killed.
+        seed: Seed of the initial weights and of the sampling.
+        device: Where to train.
+        precision: "fp32", or "bf16" for activations in bfloat16 over weights in fp32.
+        clip: Largest gradient norm; null for any.
+        ema: Decay of the moving average of the weights; the average is then what is validated and saved.
+        validate_every: Steps in an epoch; each ends with a validation.
+        checkpoint_every: Steps between checkpoints.
+        log_every: Steps between entries of the history and the curves, which hold the mean over these steps.
+        budget_minutes: Stop in good order after this time; the same command continues.
+    """
+
+    folder: Path = Path("runs/visual")
+    seed: int = Field(default=0, ge=0)
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    precision: Literal["fp32", "bf16"] = "fp32"
+    clip: PositiveFloat | None = None
+    ema: float | None = Field(default=None, gt=0, lt=1)
+    validate_every: PositiveInt = 500
+    checkpoint_every: PositiveInt = 100
+    log_every: PositiveInt = 20
+    budget_minutes: PositiveFloat | None = None
+
+    def result_settings(self) -> dict[str, Any]:
+        """The settings that decide the result, as plain data; those of the loop's habits are left out."""
+        return self.model_dump(mode="json", exclude={"folder", "checkpoint_every", "budget_minutes"})
+
+
+class VisualConfig(TrainingConfig):
+    """Training of the vision-guided fusion network.
+
+    Attributes:
+        depth: Number L of dense residual blocks.
+        loss: Weights of the loss terms, by their names in `fuseloop.training.losses.LOSSES`.
+        data: Where the training pairs come from.
+        validation: Where the validation pairs come from; these are fused whole.
+        select: What the best weights have least of: "loss", the weighted sum, or one loss term.
+        root: Folder that "{root}" in a spec stands for.
+        stages: The stages, in order.
+    """
+
+    depth: PositiveInt = 2
+    loss: dict[str, NonNegativeFloat] = {"intensity": 0.2, "gradient": 1.0}
+    data: tuple[Source, ...] = Field(min_length=1)
+    validation: tuple[str, ...] = Field(min_length=1)
+    select: str = "loss"
+    root: Path | None = None
+    stages: tuple[Stage, ...] = Field(min_length=1)
+
+    @field_validator("loss")
+    @classmethod
+    def _loss_terms_exist(cls, loss: dict[str, float]) -> dict[str, float]:
+        for name in loss:
+            if name not in LOSSES:
+                raise ValueError(_unknown("loss term", name, LOSSES))
+        if not any(loss.values()):
+            raise ValueError("at least one loss term needs a weight above 0")
+        return loss
+
+    @field_validator("select")
+    @classmethod
+    def _selection_exists(cls, select: str) -> str:
+        if select not in ("loss", *LOSSES):
+            raise ValueError(_unknown("selection", select, ("loss", *LOSSES)))
+        return select
+
+    @model_validator(mode="after")
+    def _root_is_given(self) -> VisualConfig:
+        if self.root is None and any(ROOT in spec for spec in (*self.validation, *(one.spec for one in self.data))):
+            raise ValueError(f"the data lies under {ROOT}: say where that is, for example root=data")
+        return self
+
+    def resolve(self, spec: str) -> str:
+        """A spec with "{root}" replaced."""
+        return spec.replace(ROOT, str(self.root))
+
+
+Config = TypeVar("Config", bound=Settings)
+
+
+def presets() -> dict[str, Path]:
+    """The shipped configurations by name."""
+    folder = Path(str(files("fuseloop.training") / "presets"))
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def load_config(kind: type[Config], source: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Reads a configuration.
+
+    Args:
+        kind: The class of the configuration.
+        source: Name of a preset, or path of a YAML file.
+        overrides: "key=value" each; keys are dotted (`stages.0.steps=100`), values are YAML.
+
+    Returns:
+        The checked configuration.
+
+    Raises:
+        ConfigurationError: There is no such preset or file, it is no YAML, or a key or value is wrong.
+    """
+    path = presets().get(str(source), Path(source))
+    if not path.is_file():
+        raise ConfigurationError(_unknown("preset or configuration file", str(source), presets()))
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path} is no YAML file: {error}") from error
+    if not isinstance(tree, dict):
+        raise ConfigurationError(f"{path} holds no settings: expected lines such as 'seed: 0'")
+    for override in overrides:
+        _override(tree, override)
+    try:
+        return kind.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigurationError(f"{source}: {_explain(kind, error)}") from error
+
+
+def dump_config(config: Settings) -> str:
+    """The whole configuration as YAML, in the order of its declaration."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def _override(tree: dict[str, Any], override: str) -> None:
+    """Sets one value of a tree of dictionaries and lists in place."""
+    path, equals, text = override.partition("=")
+    if not equals or not path:
+        raise ConfigurationError(f"override {override!r} is not of the form key=value, for example stages.0.steps=100")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"override {override!r}: the value is no YAML: {error}") from error
+    *parents, last = path.split(".")
+    node: Any = tree
+    for key in parents:
+        node = node.setdefault(key, {}) if isinstance(node, dict) else _item(node, key, override)
+    if isinstance(node, dict):
+        node[last] = value
+    else:
+        _item(node, last, override)
+        node[int(last)] = value
+
+
+def _item(node: Any, key: str, override: str) -> Any:
+    if not isinstance(node, list) or not key.isdecimal() or int(key) >= len(node):
+        there = f"a list of {len(node)}: 0 to {len(node) - 1}" if isinstance(node, list) else f"the value {node!r}"
+        raise ConfigurationError(f"override {override!r}: {key!r} does not exist there; found {there}")
+    return node[int(key)]
+
+
+def _explain(kind: type[BaseModel], error: ValidationError) -> str:
+    """One line per fault: where, what, and for an unknown key the known ones."""
+    lines = []
+    for fault in error.errors():
+        place = ".".join(str(part) for part in fault["loc"])
+        if fault["type"] == "extra_forbidden":
+            known = _fields_at(kind, fault["loc"][:-1])
+            lines.append(_unknown("key", place, known, str(fault["loc"][-1])))
+        else:
+            message = fault["msg"].removeprefix("Value error, ")
+            lines.append(f"{place}: {message}" if place else message)
+    return "\n".join(dict.fromkeys(lines))
+
+
+def _fields_at(kind: type[BaseModel], place: Iterable[int | str]) -> list[str]:
+    """Names of the settings at a place of the tree."""
+    for part in place:
+        if isinstance(part, str) and part in kind.model_fields:
+            kind = _settings_in(kind.model_fields[part].annotation) or kind
+    return list(kind.model_fields)
+
+
+def _settings_in(annotation: Any) -> type[BaseModel] | None:
+    """The settings class that an annotation is or holds."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := _settings_in(part))), None)
+
+
+def _unknown(what: str, name: str, known: Iterable[str], compared: str | None = None) -> str:
+    close = difflib.get_close_matches(compared or name, list(known), n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"unknown {what} {name!r}; {hint}Known: {', '.join(known)}"

@@ -1,0 +1,176 @@
+"""Training of the vision-guided fusion network: `fuseloop train visual`.
+
+The published recipe is the preset `paper`. Its weakness is that batch statistics hide absolute brightness from the
+network. Stages with frozen statistics, over large crops or whole frames, and further loss terms are what the preset
+`shipped` adds; the architecture and its keys stay.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping
+from itertools import accumulate
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from fuseloop.datasets.folders import open_pairs
+from fuseloop.fusers.weights import write_weights
+from fuseloop.networks.vfn import VFN
+from fuseloop.training.config import Stage, VisualConfig
+from fuseloop.training.losses import LOSSES
+from fuseloop.training.sampling import Batch, Sampler, whole_frame
+from fuseloop.training.trainer import Forward, Result, Trainer, launch
+
+TRAINING, CALIBRATION = range(2)
+
+
+def train(config: VisualConfig, *, console: Console | None = None) -> Result:
+    """Trains the fusion network in the run folder of the configuration, or continues the run that is there.
+
+    Args:
+        config: What to do; `load_config(VisualConfig, "shipped")` reads a preset.
+        console: Where to show progress; standard output by default.
+
+    Returns:
+        Where the weights are and how good they are.
+
+    Raises:
+        ConfigurationError: The run folder holds another run, or data, device or batch do not fit the configuration.
+        PairError: A data folder holds no pairs.
+        TrainingError: The training diverged; its last checkpoint is kept.
+        KeyboardInterrupt: Ctrl-C; a checkpoint was written first.
+    """
+    console = console or Console()
+    fabric = launch(config)
+    recipe = VisualRecipe(config, fabric.device)
+    if fabric.is_global_zero:
+        for line in recipe.describe():
+            console.print(line, markup=False, highlight=False)
+    return Trainer(config, fabric, recipe, console).run()
+
+
+class VisualRecipe:
+    """The recipe of the fusion network.
+
+    Args:
+        config: Its settings.
+        device: Where the network will be.
+    """
+
+    def __init__(self, config: VisualConfig, device: torch.device) -> None:
+        self.config = config
+        self.device = device
+        self.network = new_network(config.depth, config.seed)
+        self.weights: Mapping[str, float] = {name: weight for name, weight in config.loss.items() if weight > 0}
+        self._ends = list(accumulate(stage.steps for stage in config.stages))
+        self.steps = self._ends[-1]
+        self._data = [open_pairs(config.resolve(source.spec)) for source in config.data]
+        self._validation = [open_pairs(config.resolve(spec)) for spec in config.validation]
+        self._sampler = Sampler(self._data, [source.weight for source in config.data], config.seed)
+
+    def describe(self) -> list[str]:
+        """The data and the stages, a line each."""
+        lines = [f"training on {pairs.describe()}" for pairs in self._data]
+        lines += [f"validation on {pairs.describe()}" for pairs in self._validation]
+        for number, stage in enumerate(self.config.stages, 1):
+            crops = "whole frames" if stage.crop == "frame" else f"crops of {stage.crop}"
+            lines.append(
+                f"stage {number}: {stage.steps} steps of {stage.batch} {crops}, {stage.norm} norm, lr {stage.lr:g}"
+            )
+        return lines
+
+    def stage_at(self, step: int) -> tuple[Stage, int]:
+        """The stage of a step and the step's number within it."""
+        index = bisect_right(self._ends, step)
+        stage = self.config.stages[index]
+        return stage, step - (self._ends[index] - stage.steps)
+
+    def pairs_in(self, step: int) -> int:
+        """Size of the global batch of a step."""
+        return self.stage_at(step)[0].batch
+
+    def prepare(self, step: int, optimiser: Optimizer) -> None:
+        """Sets modes and learning rate, and estimates the statistics anew where a stage begins with that."""
+        stage, local = self.stage_at(step)
+        if local == 0 and stage.calibrate:
+            self._calibrate(stage, step)
+        self.network.train()
+        if stage.norm == "frozen":
+            for norm in _norms(self.network):
+                norm.eval()
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate(stage, local)
+
+    def batches(self, step: int, slots: Iterable[int]) -> list[Batch]:
+        """The pairs of some slots of the global batch, grouped by size."""
+        return self._sampler.batch(self.stage_at(step)[0], step, slots, TRAINING)
+
+    def terms(self, forward: Forward, batch: Batch) -> dict[str, Tensor]:
+        """The loss terms of a batch, each the mean over its pairs."""
+        fused = forward(batch.infrared, batch.luma)
+        return {name: LOSSES[name](fused, batch.infrared, batch.luma) for name in self.weights}
+
+    @torch.no_grad()
+    def validate(self, network: nn.Module) -> dict[str, float]:
+        """Mean losses over the validation pairs, each fused whole."""
+        names = dict.fromkeys([*self.weights, *({self.config.select} - {"loss"})])
+        sums = dict.fromkeys(names, 0.0)
+        frames = [pairs[index] for pairs in self._validation for index in range(len(pairs))]
+        for frame in frames:
+            batch = whole_frame(frame).to(self.device)
+            fused = network(batch.infrared, batch.luma)
+            for name in names:
+                sums[name] += float(LOSSES[name](fused, batch.infrared, batch.luma))
+        means = {name: total / len(frames) for name, total in sums.items()}
+        means["loss"] = sum(weight * means[name] for name, weight in self.weights.items())
+        return {"selected": means[self.config.select], **means}
+
+    def save(self, path: Path, network: nn.Module, description: str) -> None:
+        """Writes weights as they are shipped."""
+        assert isinstance(network, VFN)
+        write_weights(path, network, description=description, overwrite=True)
+
+    @torch.no_grad()
+    def _calibrate(self, stage: Stage, step: int) -> None:
+        """Estimates the running statistics anew, as plain averages over pairs drawn like those of the stage.
+
+        Every process does so over all pairs, so that all hold the same statistics.
+        """
+        norms = _norms(self.network)
+        momenta = [norm.momentum for norm in norms]
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # cumulative average
+        self.network.train()
+        for first in range(0, stage.calibrate, stage.batch):
+            slots = range(first, min(first + stage.batch, stage.calibrate))
+            for batch in self._sampler.batch(stage, step, slots, CALIBRATION):
+                self.network(*batch.to(self.device))
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+
+
+def new_network(depth: int, seed: int) -> VFN:
+    """An untrained network whose weights depend on the seed alone; the global generator is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return VFN(depth)
+
+
+def learning_rate(stage: Stage, step: int) -> float:
+    """The learning rate of a stage's step, counted from 0: a linear warm-up, then constant or half a cosine."""
+    if step < stage.warmup:
+        return stage.lr * (step + 1) / stage.warmup
+    if stage.schedule == "constant":
+        return stage.lr
+    done = (step - stage.warmup) / max(1, stage.steps - stage.warmup)
+    return stage.lr_end + (stage.lr - stage.lr_end) * (1 + math.cos(math.pi * done)) / 2
+
+
+def _norms(network: nn.Module) -> list[nn.BatchNorm2d]:
+    return [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
