@@ -50,6 +50,7 @@ class DenseResidualBlock(nn.Module):
         self.conv = nn.Conv2d(3 * channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Refines features; B×8×H×W to the same shape."""
         dense = torch.cat([x, self.Dcov1(x)], dim=1)
         dense = torch.cat([dense, self.Dcov2(dense)], dim=1)
         return x + F.leaky_relu(self.conv(dense), LEAK)
@@ -72,9 +73,11 @@ class FeatureEncoder(nn.Module):
         """Applies block `level` (0 to L-1), the stem first when it is block 0."""
         if level == 0:
             x = self.bfe(x)
-        return self.get_submodule(f"e{level}")(x)
+        features: Tensor = self.get_submodule(f"e{level}")(x)
+        return features
 
     def forward(self, x: Tensor) -> Tensor:
+        """Features of one modality; B×1×H×W to B×8×H×W."""
         for level in range(self.depth):
             x = self.block(level, x)
         return x
@@ -118,6 +121,13 @@ class GradientAttention(nn.Module):
         )
 
     def forward(self, features: Tensor, pooled: Pooled, gradient: Tensor) -> Tensor:
+        """Weighted features.
+
+        Args:
+            features: Both modalities, B×16×H×W, infrared channels first.
+            pooled: Statistics of the gradient of the whole frame.
+            gradient: `gradient_magnitude(features)`.
+        """
         channel = self.mlp_aa(pooled.mean) + self.mlp_ma(pooled.peak)
         spatial = self.conv_mean_a(F.avg_pool2d(gradient, 3, stride=1, padding=1)) + self.conv_max_a(
             F.max_pool2d(gradient, 3, stride=1, padding=1)
@@ -141,10 +151,12 @@ class Reconstruction(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """The image; B×16×H×W to B×1×H×W in [0, 1]."""
         x = self.f_conv(x)
         for level in range(self.depth):
             x = self.get_submodule(f"d{level}")(x)
-        return (self.res(x) + 1) / 2
+        signed: Tensor = self.res(x)
+        return (signed + 1) / 2
 
 
 class VFN(nn.Module):
@@ -174,10 +186,11 @@ class VFN(nn.Module):
 
     @property
     def halo(self) -> int:
-        """Pixels around a region that `decode(encode(·))` looks at: two for the stem, four a block on each side of
-        the attention, one for its gradient, one for its pooling, two for its convolutions, three for the
-        convolutions of the reconstruction."""
-        return 2 + 4 * self.depth + 4 + 3 + 4 * self.depth
+        """Pixels around a region that `decode(encode(·))` looks at; 25 for L=2."""
+        encoder = 2 + 4 * self.depth  # two 3×3 convolutions, two of dilation 2 a block
+        attention = 1 + 1 + 2  # Sobel, 3×3 pooling, two 3×3 convolutions
+        reconstruction = 1 + 4 * self.depth + 2
+        return encoder + attention + reconstruction
 
     def encode(self, infrared: Tensor, luma: Tensor) -> Tensor:
         """Features of a pair: two B×1×H×W in [0, 1] to B×16×H×W, infrared channels first."""
@@ -198,7 +211,8 @@ class VFN(nn.Module):
         gradient = gradient_magnitude(features)
         if pooled is None:
             pooled = self.pool(gradient)
-        return self.frb2(self.frb1(features, pooled, gradient))
+        fused: Tensor = self.frb2(self.frb1(features, pooled, gradient))
+        return fused
 
     def forward(self, infrared: Tensor, luma: Tensor) -> Tensor:
         """Fuses pairs.
