@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fuseloop.datasets.synthetic import generate, scene_seed
-from fuseloop.errors import ConfigurationError, PairError
+from fuseloop.errors import ConfigurationError, ImageError, PairError
 from fuseloop.pairs.align import check_same_size
 from fuseloop.pairs.folders import PairPaths, pair_folders
-from fuseloop.pairs.images import Picture, read_image
-from fuseloop.pairs.levels import INFRARED_DEFAULT, VISIBLE_DEFAULT, Levels, to_unit
+from fuseloop.pairs.images import read_image
+from fuseloop.pairs.levels import INFRARED_DEFAULT, VISIBLE_DEFAULT, Levels, Limits, from_unit, to_unit
 
 INFRARED_NAMES = ("ir", "infrared", "thermal", "lwir", "inf")
 VISIBLE_NAMES = ("vi", "vis", "visible", "rgb", "color", "colour")
@@ -107,9 +107,12 @@ class FolderPairs(_Cached):
 
     def _read(self, index: int) -> LumaPair:
         paths = self.paths[index]
-        infrared = _luma(read_image(paths.infrared), INFRARED_DEFAULT)
-        luma = _luma(read_image(paths.visible), VISIBLE_DEFAULT)
-        check_same_size(infrared, luma)
+        infrared = _read_luma(paths.infrared, INFRARED_DEFAULT)
+        luma = _read_luma(paths.visible, VISIBLE_DEFAULT)
+        try:
+            check_same_size(infrared, luma)
+        except PairError as problem:
+            raise PairError(f"{paths.infrared} and {paths.visible}: {problem}") from None
         return LumaPair(infrared, luma)
 
     def describe(self) -> str:
@@ -172,11 +175,16 @@ def rgb_to_luma(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return luma
 
 
-def _luma(picture: Picture, levels: Levels) -> NDArray[np.uint8]:
-    """A picture of any depth as H×W uint8, mapped by the given rule."""
-    unit = to_unit(picture.pixels, levels.limits(picture.pixels))
-    eight_bit: NDArray[np.uint8] = np.rint(unit * 255).astype(np.uint8)
-    return rgb_to_luma(eight_bit) if eight_bit.ndim == 3 else eight_bit
+def _read_luma(path: Path, rule: str) -> NDArray[np.uint8]:
+    """A file of any depth as H×W uint8, its values mapped by the given rule."""
+    pixels = read_image(path).pixels
+    if pixels.dtype != np.uint8:
+        try:
+            limits = Levels.parse(rule).limits(pixels)
+        except ImageError as problem:
+            raise ImageError(f"{path}: {problem}") from None
+        pixels = from_unit(to_unit(pixels, limits), np.uint8, Limits(0, 255))
+    return rgb_to_luma(pixels) if pixels.ndim == 3 else pixels
 
 
 def _find_modalities(root: Path, layout: Layout | None) -> tuple[Path, Path]:
