@@ -250,45 +250,48 @@ def _read_tiff(file: BinaryIO, max_pixels: int | None) -> NDArray[Any]:
     with tifffile.TiffFile(file) as tiff:
         page = tiff.pages.first
         images = sum(not page.is_reduced for page in tiff.pages)  # reduced pages are previews of another
-        photometric = tifffile.PHOTOMETRIC(page.photometric)
-        cmyk = photometric == tifffile.PHOTOMETRIC.SEPARATED
+        cmyk = page.photometric == tifffile.PHOTOMETRIC.SEPARATED
         _check_header(page.imagewidth, page.imagelength, images, cmyk, max_pixels)
         if page.is_reduced:
             raise ImageError("starts with a preview; save the image alone")
-        if page.dtype in (np.uint8, np.bool_):
-            file.seek(0)
-            image = TiffImageFile(file)
-            image.load()  # applies the orientation
-            return _shallow(image)
+        if page.dtype not in (np.uint8, np.bool_):
+            return _deep_tiff(page, file)
+    file.seek(0)
+    image = TiffImageFile(file)
+    image.load()  # applies the orientation
+    return _shallow(image)
 
-        if page.dtype != np.uint16 and (page.dtype is None or page.dtype.kind != "f"):
-            raise ImageError(f"has values of type {page.dtype}; save it as uint8, uint16 or float32")
-        inverted = photometric == tifffile.PHOTOMETRIC.MINISWHITE and page.dtype == np.uint16
-        if not inverted and photometric not in (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.RGB):
-            raise ImageError(f"has the colour model {photometric.name}; save it as grey or RGB")
-        colours = 3 if photometric == tifffile.PHOTOMETRIC.RGB else 1
-        others = page.samplesperpixel - colours
-        meaning = page.extrasamples[0] if page.extrasamples else tifffile.EXTRASAMPLE.UNASSALPHA
-        if others not in (0, 1) or (others and meaning == tifffile.EXTRASAMPLE.ASSOCALPHA):
-            raise ImageError("has channels beside grey or RGB that are no straight alpha; save it without them")
 
-        planes = page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and page.samplesperpixel > 1
-        if page.compression != tifffile.COMPRESSION.LZW:
-            array = page.asarray(squeeze=False)[:, 0]  # planes × H × W × samples of a plane
-            array = np.moveaxis(array[..., 0], 0, -1) if planes else array[0]
-        elif planes or page.samplesperpixel == 2:
-            raise ImageError("has LZW compression in a layout that cannot be read; save it uncompressed or deflated")
-        else:
-            array = _decode_by_opencv(file)
-            array = array.reshape(*array.shape[:2], -1)
-        if meaning == tifffile.EXTRASAMPLE.UNSPECIFIED:
-            array = array[..., :colours]
-        if array.shape[2] == 1:
-            array = array[..., 0]
-        if inverted:
-            array = np.iinfo(np.uint16).max - array
-        orientation = page.tags.valueof(ExifTags.Base.Orientation, default=1)
-        return _upright(array, orientation)
+def _deep_tiff(page: tifffile.TiffPage, file: BinaryIO) -> NDArray[Any]:
+    """The values of a TIFF with more than 8 bits a sample."""
+    if page.dtype is None or (page.dtype != np.uint16 and page.dtype.kind != "f"):
+        raise ImageError(f"has values of type {page.dtype}; save it as uint8, uint16 or float32")
+    colours = {tifffile.PHOTOMETRIC.RGB: 3, tifffile.PHOTOMETRIC.MINISBLACK: 1, tifffile.PHOTOMETRIC.MINISWHITE: 1}
+    photometric = tifffile.PHOTOMETRIC(page.photometric)
+    if photometric not in colours:
+        raise ImageError(f"has the colour model {photometric.name}; save it as grey or RGB")
+    others = page.samplesperpixel - colours[photometric]
+    other = page.extrasamples[0] if page.extrasamples else tifffile.EXTRASAMPLE.UNASSALPHA
+    if others not in (0, 1) or (others and other == tifffile.EXTRASAMPLE.ASSOCALPHA):
+        raise ImageError("has channels beside grey or RGB that are no straight alpha; save it without them")
+
+    planes = page.samplesperpixel > 1 and page.planarconfig == tifffile.PLANARCONFIG.SEPARATE
+    if page.compression != tifffile.COMPRESSION.LZW:
+        array = page.asarray(squeeze=False)[:, 0]  # planes × H × W × samples in a plane
+        array = np.moveaxis(array[..., 0], 0, -1) if planes else array[0]
+        array = _upright(array, page.tags.valueof(ExifTags.Base.Orientation, default=1))
+    elif planes or page.samplesperpixel == 2:
+        raise ImageError("has LZW compression in a layout that cannot be read; save it uncompressed or deflated")
+    else:
+        array = _decode_by_opencv(file)  # applies the orientation of TIFF
+        array = array.reshape(*array.shape[:2], -1)
+    if photometric == tifffile.PHOTOMETRIC.MINISWHITE:
+        if page.dtype != np.uint16:
+            raise ImageError("has float values that count from white; save them from black to white")
+        array = np.iinfo(np.uint16).max - array
+    if others and other == tifffile.EXTRASAMPLE.UNSPECIFIED:
+        array = array[..., :-1]
+    return array[..., 0] if array.shape[2] == 1 else array
 
 
 def _shallow(image: Image.Image) -> NDArray[Any]:
@@ -315,7 +318,7 @@ def _copied(image: Image.Image, dtype: np.dtype[Any]) -> NDArray[Any]:
 
 
 def _decode_by_opencv(file: BinaryIO) -> NDArray[Any]:
-    """Decodes values deeper than 8 bits to H×W or H×W×C, colour in the order RGB; the orientation is not applied."""
+    """Decodes values deeper than 8 bits to H×W or H×W×C, colour in the order RGB."""
     file.seek(0)
     array = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_UNCHANGED)
     if array is None:
