@@ -1,1 +1,20 @@
-"""Fusion quality: metrics, their table, and the scoring of frames and folders."""
+"""Fusion quality: metrics as pure functions, their table, and the scoring of frames and folders."""
+
+from fuseloop.metrics.evaluate import Evaluation, Score, evaluate, score_frame, score_methods, to_grey
+from fuseloop.metrics.summary import Summary, difference, summarise
+from fuseloop.metrics.table import CONVENTIONS, METRICS, Metric
+
+__all__ = [
+    "CONVENTIONS",
+    "METRICS",
+    "Evaluation",
+    "Metric",
+    "Score",
+    "Summary",
+    "difference",
+    "evaluate",
+    "score_frame",
+    "score_methods",
+    "summarise",
+    "to_grey",
+]

@@ -7,8 +7,28 @@ included. `Frame` shares work between metrics: `qabf.of(frame)`, `vif.of(frame)`
 from fuseloop.metrics.functional.fidelity import vif
 from fuseloop.metrics.functional.frame import Frame, Grey, MetricFunction, Result
 from fuseloop.metrics.functional.gradient import qabf
-from fuseloop.metrics.functional.perception import qcv
-from fuseloop.metrics.functional.statistics import scd
+from fuseloop.metrics.functional.information import en, mi
+from fuseloop.metrics.functional.perception import qcb, qcv
+from fuseloop.metrics.functional.statistics import ag, cc, mse, psnr, scd, sd, sf
 from fuseloop.metrics.functional.structure import ssim
 
-__all__ = ["Frame", "Grey", "MetricFunction", "Result", "qabf", "qcv", "scd", "ssim", "vif"]
+__all__ = [
+    "Frame",
+    "Grey",
+    "MetricFunction",
+    "Result",
+    "ag",
+    "cc",
+    "en",
+    "mi",
+    "mse",
+    "psnr",
+    "qabf",
+    "qcb",
+    "qcv",
+    "scd",
+    "sd",
+    "sf",
+    "ssim",
+    "vif",
+]
