@@ -1,0 +1,395 @@
+"""The fuser: what a user calls to fuse pairs with a fusion network.
+
+Every kind of image goes one way: raw values to raw values, tile by tile when the frame is large. Only a tile at a time
+is held as float32, so memory beyond the images themselves does not grow with their size.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from math import isqrt
+from pathlib import Path
+from typing import Any, Literal, TypeVar, overload
+
+import numpy as np
+import torch
+from huggingface_hub import ModelCard, ModelHubMixin, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from fuseloop.engines import Precision, load_engine
+from fuseloop.errors import ConfigurationError, ImageError, PairError, WeightsError
+from fuseloop.fusers.kinds import Images, open_images
+from fuseloop.fusers.weights import read_weights, write_weights
+from fuseloop.networks.vfn import VFN, Pooled
+from fuseloop.pairs.align import check_same_size, resize_to
+from fuseloop.pairs.colour import rgb_to_ycbcr
+from fuseloop.pairs.images import MAX_PIXELS, Picture
+from fuseloop.pairs.levels import INFRARED_DEFAULT, VISIBLE_DEFAULT, Levels, Limits, from_unit, to_unit
+from fuseloop.pairs.tiles import Box, Tile, plan_tiles
+
+TILE_PIXELS = 1536 * 1536
+WEIGHTS_FILE = "model.safetensors"
+
+CARD = """\
+# A fusion network of fuseloop
+
+It fuses an infrared image with a visible one:
+
+```python
+from fuseloop import Fuser
+
+fuser = Fuser.from_pretrained("FOLDER OR REPOSITORY")
+fused = fuser("infrared.png", "visible.png")
+```
+
+## Terms
+
+The code and the weight file are under Apache-2.0. The data sets that the network was trained on have terms of their
+own; most are research data, given for research only. Ask their owners before any other use.
+"""
+
+Align = Literal["none", "resize"]
+Kind = TypeVar("Kind", NDArray[Any], Tensor, Image.Image, Picture)
+
+
+class Fuser(
+    ModelHubMixin,
+    library_name="fuseloop",
+    license="apache-2.0",
+    pipeline_tag="image-to-image",
+    tags=["image-fusion", "infrared", "thermal"],
+):
+    """Fuses infrared with visible images.
+
+    >>> import numpy as np
+    >>> from fuseloop import Fuser
+    >>> from fuseloop.networks.vfn import VFN
+    >>> fuser = Fuser(VFN(depth=2))
+    >>> thermal, colour = np.zeros((48, 64), np.uint16), np.zeros((48, 64, 3), np.uint8)
+    >>> fused = fuser(thermal, colour)
+    >>> fused.shape, fused.dtype
+    ((48, 64, 3), dtype('uint8'))
+
+    A fuser is not safe to share between threads.
+
+    Args:
+        network: The fusion network; its weights are taken as they are now.
+        engine: What runs it: "torch", "onnxruntime" or "openvino".
+        precision: "fp32", or "bf16" where speed matters more than the last two grey levels.
+        tile_pixels: Frames of more pixels are fused in tiles of at most so many. The result is the same within 1e-5;
+            the memory for a tile is about 600 bytes a pixel.
+        max_pixels: Larger images are refused; None for no limit.
+        card: What is known of the weights, in Markdown; it goes with them when they are shared.
+
+    Raises:
+        ConfigurationError: The engine or the precision is unknown, or `tile_pixels` is too small for the network.
+    """
+
+    def __init__(
+        self,
+        network: VFN,
+        *,
+        engine: str = "torch",
+        precision: Precision = "fp32",
+        tile_pixels: int = TILE_PIXELS,
+        max_pixels: int | None = MAX_PIXELS,
+        card: str = "",
+    ) -> None:
+        smallest = (2 * network.halo + 1) ** 2
+        if tile_pixels < smallest:
+            raise ConfigurationError(
+                f"tiles of {tile_pixels} pixels leave nothing between two halos of {network.halo}; "
+                f"give at least {smallest} tile_pixels"
+            )
+        self.network = network
+        self.engine = load_engine(engine, network, precision=precision)
+        self.tile_pixels = tile_pixels
+        self.max_pixels = max_pixels
+        self.card = card
+        # What the hub shows. The mixin would put the arguments above there, which are choices of this machine.
+        self._hub_mixin_config = {"architecture": type(network).__name__, "depth": network.depth}
+
+    @overload
+    def __call__(
+        self,
+        infrared: Images,
+        visible: Kind,
+        *,
+        infrared_levels: str = ...,
+        visible_levels: str = ...,
+        align: Align = ...,
+    ) -> Kind: ...
+    @overload
+    def __call__(
+        self,
+        infrared: Images,
+        visible: str | os.PathLike[str],
+        *,
+        infrared_levels: str = ...,
+        visible_levels: str = ...,
+        align: Align = ...,
+    ) -> NDArray[Any]: ...
+    @overload
+    def __call__(
+        self,
+        infrared: Images,
+        visible: list[Kind] | tuple[Kind, ...],
+        *,
+        infrared_levels: str = ...,
+        visible_levels: str = ...,
+        align: Align = ...,
+    ) -> list[Kind]: ...
+    @overload
+    def __call__(
+        self,
+        infrared: Images,
+        visible: Images,
+        *,
+        infrared_levels: str = ...,
+        visible_levels: str = ...,
+        align: Align = ...,
+    ) -> Any: ...
+
+    def __call__(
+        self,
+        infrared: Images,
+        visible: Images,
+        *,
+        infrared_levels: str = INFRARED_DEFAULT,
+        visible_levels: str = VISIBLE_DEFAULT,
+        align: Align = "none",
+    ) -> Any:
+        """Fuses one pair or several.
+
+        Args:
+            infrared: The infrared images; of several channels the first counts. Each argument may be
+
+                * a NumPy array: H×W, H×W×C, B×H×W or B×H×W×C, with C of 1 (grey), 2 (grey, alpha), 3 (RGB) or
+                  4 (RGBA); uint8, uint16 or float,
+                * a tensor on any device: H×W, C×H×W or B×C×H×W of the same types,
+                * a PIL image of mode L, LA, RGB, RGBA, I;16 or F,
+                * a `Picture`, or the path of an image file,
+                * a list or tuple of these, whose images may differ in size.
+            visible: The visible images, as many, of the same or of another kind.
+            infrared_levels: Which raw values become 0 and 1, see `fuseloop.pairs.levels`.
+            visible_levels: The same for the visible images.
+            align: "none" refuses pairs of different sizes; "resize" brings the infrared image to the size of the
+                visible one.
+
+        Returns:
+            The fused images in the kind of `visible`: the same container, shape, type, range, device and alpha. Paths
+            give NumPy arrays, a tuple gives a list. Gradients do not flow through.
+
+        Raises:
+            ImageError: An image is of an unsupported kind, unreadable, too small, too large, or not finite.
+            PairError: The two differ in number or, with `align="none"`, in size.
+            ConfigurationError: An option is unknown.
+        """
+        thermal, colour = open_images(infrared, self.max_pixels), open_images(visible, self.max_pixels)
+        if thermal.count != colour.count:
+            raise PairError(f"got {thermal.count} infrared and {colour.count} visible images; give them in pairs")
+        fuse = partial(self.fuse_picture, infrared_levels=infrared_levels, visible_levels=visible_levels, align=align)
+        return colour.rebuild(map(fuse, thermal.pictures, colour.pictures))
+
+    def fuse_picture(
+        self,
+        infrared: Picture,
+        visible: Picture,
+        *,
+        infrared_levels: str = INFRARED_DEFAULT,
+        visible_levels: str = VISIBLE_DEFAULT,
+        align: Align = "none",
+    ) -> Picture:
+        """Fuses one pair of pictures, see `__call__`. The alpha of the visible picture is carried over."""
+        thermal = infrared.pixels if infrared.pixels.ndim == 2 else infrared.pixels[..., 0]
+        pixels = visible.pixels
+        height, width = pixels.shape[:2]
+        self._check_size(thermal, "infrared")
+        self._check_size(pixels, "visible")
+        if align not in ("none", "resize"):
+            raise ConfigurationError(f"unknown align {align!r}; choose none or resize")
+        if align == "resize":
+            thermal = resize_to(thermal, height, width)
+        check_same_size(thermal, pixels)
+        with _naming("infrared"):
+            thermal_limits = Levels.parse(infrared_levels).limits(thermal)
+        with _naming("visible"):
+            limits = Levels.parse(visible_levels).limits(pixels)
+
+        def read(box: Box) -> tuple[Tensor, Tensor]:
+            return _unit_tensor(thermal, thermal_limits, box), _luma(_unit_tensor(pixels, limits, box))
+
+        fused = np.empty_like(pixels, order="C")
+        for box, before, after in self._fuse_boxes(height, width, read):
+            # A new Y with the old Cb and Cr adds the change of Y to each of R, G and B.
+            recoloured = (_unit_tensor(pixels, limits, box) + (after - before))[0].movedim(0, -1).numpy()
+            fused[box.slices] = from_unit(recoloured, pixels.dtype, limits).reshape(fused[box.slices].shape)
+        return Picture(fused, visible.alpha)
+
+    def fuse_luma(self, infrared: Tensor, luma: Tensor) -> Tensor:
+        """Fuses tensors that are in [0, 1] already, in tiles where the frames are large.
+
+        Args:
+            infrared: B×1×H×W float32 in [0, 1] on the CPU, H and W at least 8.
+            luma: Y of the visible images, the same shape.
+
+        Returns:
+            The fused luma, B×1×H×W in [0, 1].
+
+        Raises:
+            PairError: The shapes differ.
+            ImageError: The frames are too small or too large.
+        """
+        if infrared.shape != luma.shape or luma.ndim != 4 or luma.shape[1] != 1:
+            raise PairError(
+                f"infrared is {tuple(infrared.shape)} and luma {tuple(luma.shape)}; give both as the same B×1×H×W"
+            )
+        height, width = luma.shape[2:]
+        self._check_size(luma[0, 0], "visible")
+        fused = torch.empty_like(luma)
+        at_once = max(1, self.tile_pixels // (height * width))
+        for start in range(0, len(luma), at_once):
+            items = slice(start, start + at_once)
+            read = partial(_crop_both, infrared[items], luma[items])
+            for box, _, piece in self._fuse_boxes(height, width, read):
+                _crop(fused[items], box).copy_(piece)
+        return fused
+
+    def _fuse_boxes(
+        self, height: int, width: int, read: Callable[[Box], tuple[Tensor, Tensor]]
+    ) -> Iterator[tuple[Box, Tensor, Tensor]]:
+        """Fuses a frame box by box.
+
+        Args:
+            height: Rows of the frame.
+            width: Columns of the frame.
+            read: Makes the infrared image and the luma of a box, B×1×h×w each.
+
+        Yields:
+            Boxes that partition the frame, each with its luma and its fused luma, B×1×h×w.
+        """
+        if height * width <= self.tile_pixels:
+            frame = Box(0, 0, height, width)
+            infrared, luma = read(frame)
+            yield frame, luma, self.engine.fuse(infrared, luma)
+            return
+        tiles = plan_tiles(height, width, isqrt(self.tile_pixels), self.network.halo)
+        pooled = self._pool(tiles, height * width, read)
+        for tile in tiles:
+            infrared, luma = read(tile.outer)
+            inner = tile.inner.within(tile.outer)
+            yield tile.inner, _crop(luma, inner), _crop(self.engine.fuse_tile(infrared, luma, pooled), inner)
+
+    def _pool(self, tiles: list[Tile], pixels: int, read: Callable[[Box], tuple[Tensor, Tensor]]) -> Pooled:
+        """What the network's attention knows of a whole frame, from its tiles."""
+        parts = []
+        for tile in tiles:
+            infrared, luma = read(tile.outer)
+            interior = torch.zeros_like(luma)
+            _crop(interior, tile.inner.within(tile.outer)).fill_(1)
+            parts.append(self.engine.pool(infrared, luma, interior))
+        total = torch.stack([part.mean for part in parts]).sum(dim=0, dtype=torch.float64)
+        return Pooled((total / pixels).float(), torch.stack([part.peak for part in parts]).amax(dim=0))
+
+    def _check_size(self, pixels: NDArray[Any] | Tensor, which: str) -> None:
+        height, width = pixels.shape[:2]
+        minimum = self.network.minimum_side
+        if min(height, width) < minimum:
+            raise ImageError(
+                f"the {which} image is {width}x{height} pixels; the network needs at least {minimum}x{minimum}"
+            )
+        if self.max_pixels is not None and height * width > self.max_pixels:
+            raise ImageError(
+                f"the {which} image is {width}x{height}, {height * width / 1e6:.0f} megapixels, and the limit is "
+                f"{self.max_pixels / 1e6:.0f}; raise it with --max-pixels (max_pixels) if you trust the image"
+            )
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> Fuser:
+        """Makes a fuser from what `save_pretrained` or `push_to_hub` wrote.
+
+        Args:
+            pretrained_model_name_or_path: A folder, or the name of a repository on the Hugging Face hub.
+            options: Arguments of `Fuser` such as `engine`, and of the hub, such as `revision` and `token`.
+
+        Raises:
+            WeightsError: There is no such folder or repository, or its weight file is missing, corrupt or foreign.
+        """
+        try:
+            return super().from_pretrained(pretrained_model_name_or_path, **options)
+        except (HfHubHTTPError, OSError, ValueError) as error:
+            raise WeightsError(
+                f"{pretrained_model_name_or_path} is no folder here and cannot be had from the hub: {error}"
+            ) from error
+
+    @classmethod
+    def _from_pretrained(
+        cls,
+        *,
+        model_id: str,
+        revision: str | None,
+        cache_dir: str | Path | None,
+        force_download: bool,
+        local_files_only: bool,
+        token: str | bool | None,
+        **options: Any,
+    ) -> Fuser:
+        folder = Path(model_id)
+        if not folder.is_dir():
+            folder = Path(
+                snapshot_download(
+                    model_id,
+                    revision=revision,
+                    cache_dir=cache_dir,
+                    force_download=force_download,
+                    local_files_only=local_files_only,
+                    token=token,
+                    allow_patterns=[WEIGHTS_FILE, "README.md"],
+                )
+            )
+        card = folder / "README.md"
+        return cls(
+            read_weights(folder / WEIGHTS_FILE), card=ModelCard.load(card).text if card.is_file() else "", **options
+        )
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        write_weights(save_directory / WEIGHTS_FILE, self.network, overwrite=True)
+
+    def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
+        """The card that goes with shared weights: what is known of them, and whose terms apply."""
+        return ModelCard(f"---\n{self._hub_mixin_info.model_card_data.to_yaml()}\n---\n\n{self.card or CARD}")
+
+
+@contextmanager
+def _naming(which: str) -> Iterator[None]:
+    """Says in errors about an image which of the two it is."""
+    try:
+        yield
+    except ImageError as error:
+        raise ImageError(f"the {which} image: {error}") from error
+
+
+def _unit_tensor(pixels: NDArray[Any], limits: Limits, box: Box) -> Tensor:
+    """A box of an image, H×W or H×W×3, as 1×C×h×w in [0, 1]."""
+    unit = torch.from_numpy(to_unit(pixels[box.slices], limits))
+    return unit[None, None] if unit.ndim == 2 else unit.movedim(-1, 0)[None]
+
+
+def _luma(image: Tensor) -> Tensor:
+    """Y of B×1×H×W or B×3×H×W."""
+    return image if image.shape[1] == 1 else rgb_to_ycbcr(image)[:, :1]
+
+
+def _crop(image: Tensor, box: Box) -> Tensor:
+    """A view of the box of an image, whose last axes are H×W."""
+    return image[..., box.top : box.bottom, box.left : box.right]
+
+
+def _crop_both(infrared: Tensor, luma: Tensor, box: Box) -> tuple[Tensor, Tensor]:
+    return _crop(infrared, box).contiguous(), _crop(luma, box).contiguous()
