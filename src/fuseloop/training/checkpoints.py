@@ -12,30 +12,43 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from fuseloop.errors import ConfigurationError
+from fuseloop.training import TrainingError
 
 NUMBERS = "numbers"
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Writes a whole file or nothing, and returns when it is on the disk."""
+    """Writes a whole file or nothing, and returns when it is on the disk.
+
+    Raises:
+        TrainingError: It cannot be written; what was there before is kept.
+    """
     aside = path.with_name(f".{path.name}.part")
-    with aside.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(aside, path)
-    if os.name == "posix":  # elsewhere a directory cannot be opened, and a rename is already durable
-        directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        with aside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise TrainingError(f"cannot write {path}: {error.strerror}; what was there before is kept") from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes a rename last; where directories cannot be opened, it already does."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
         try:
-            os.fsync(directory)
+            os.fsync(descriptor)
         finally:
-            os.close(directory)
+            os.close(descriptor)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
@@ -66,7 +79,7 @@ def read_checkpoint(path: Path, networks: Mapping[str, nn.Module], optimiser: Op
     """Puts a checkpoint back into the networks and the optimiser, and returns its numbers.
 
     Raises:
-        ConfigurationError: The file is no checkpoint of these networks.
+        TrainingError: The file is no checkpoint of these networks.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -74,16 +87,24 @@ def read_checkpoint(path: Path, networks: Mapping[str, nn.Module], optimiser: Op
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, not a dictionary
         for name, network in networks.items():
             network.load_state_dict(_below(tensors, name))
+        parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
         states: dict[int, dict[str, Tensor]] = {}
         for key, value in _below(tensors, "optimiser").items():
             index, part = key.split(".", 1)
-            states.setdefault(int(index), {})[part] = value
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise ConfigurationError(
+            states.setdefault(int(index), {})[part] = _laid_out_like(parameters[int(index)], value)
+    except (SafetensorError, OSError, KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
+        raise TrainingError(
             f"{path} is no checkpoint of this training ({error}); remove its run folder to start anew"
         ) from error
     optimiser.load_state_dict({**optimiser.state_dict(), "state": states})
     return numbers
+
+
+def _laid_out_like(parameter: Tensor, value: Tensor) -> Tensor:
+    """A moment in the memory order of its parameter, without which the next step may round differently."""
+    if value.shape != parameter.shape:
+        return value
+    return torch.empty_like(parameter, dtype=value.dtype, device=value.device, requires_grad=False).copy_(value)
 
 
 def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

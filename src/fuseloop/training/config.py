@@ -96,8 +96,8 @@ class Stage(Settings):
     @field_validator("crop")
     @classmethod
     def _crop_is_large_enough(cls, crop: int | str) -> int | str:
-        if isinstance(crop, int) and crop < 32:
-            raise ValueError("crops need a side of at least 32")
+        if isinstance(crop, int) and crop < 48:
+            raise ValueError("crops need a side of at least 48; the metrics among the loss terms are undefined below")
         return crop
 
 
@@ -129,8 +129,8 @@ class TrainingConfig(Settings):
     budget_minutes: PositiveFloat | None = None
 
     def result_settings(self) -> dict[str, Any]:
-        """The settings that decide the result, as plain data; those of the loop's habits are left out."""
-        return self.model_dump(mode="json", exclude={"folder", "checkpoint_every", "budget_minutes"})
+        """The settings that decide the result, as plain data; places and habits are left out."""
+        return self.model_dump(mode="json", exclude={"folder", "root", "checkpoint_every", "budget_minutes"})
 
 
 class VisualConfig(TrainingConfig):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
+import math
 import os
 import platform
 import signal
@@ -25,13 +26,13 @@ from typing import Any, Literal, Protocol
 import torch
 import yaml
 from lightning_fabric import Fabric
-from lightning_fabric.strategies.ddp import DDPStrategy
 from rich.console import Console
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.tensorboard import SummaryWriter
 
-from fuseloop.errors import ConfigurationError, FuseloopError
+from fuseloop.errors import ConfigurationError
+from fuseloop.training import TrainingError
 from fuseloop.training.checkpoints import read_checkpoint, write_checkpoint, write_file
 from fuseloop.training.config import TrainingConfig, dump_config
 from fuseloop.training.progress import Reporter
@@ -40,10 +41,6 @@ from fuseloop.training.sampling import Batch
 Forward = Callable[[Tensor, Tensor], Tensor]
 
 PRECISIONS: dict[str, Literal["32-true", "bf16-mixed"]] = {"fp32": "32-true", "bf16": "bf16-mixed"}
-
-
-class TrainingError(FuseloopError):
-    """A training cannot go on."""
 
 
 class Recipe(Protocol):
@@ -208,13 +205,14 @@ class Trainer:
         recipe, fabric = self._recipe, self._fabric
         recipe.prepare(state.step, self._optimiser)
         self._wrapped_optimiser.zero_grad()
-        slots = self._own_slots(recipe.pairs_in(state.step))
+        pairs = recipe.pairs_in(state.step)
+        slots = range(fabric.global_rank, pairs, fabric.world_size)
         batches = [batch.to(fabric.device) for batch in recipe.batches(state.step, slots)]
         means = {name: torch.zeros((), device=fabric.device) for name in recipe.weights}
         for index, batch in enumerate(batches):
             with fabric.no_backward_sync(self._forward, enabled=index < len(batches) - 1):
                 terms = recipe.terms(self._forward, batch)
-                share = len(batch.infrared) / len(slots)
+                share = len(batch.infrared) / pairs * fabric.world_size  # gradients are averaged over processes
                 fabric.backward(_weighted(terms, recipe.weights) * share)
             means = {name: means[name] + term.detach() * share for name, term in terms.items()}
         norm = nn.utils.clip_grad_norm_(self._network.parameters(), self._config.clip or float("inf"))
@@ -230,19 +228,9 @@ class Trainer:
         state.sums = {name: state.sums.get(name, 0.0) + value for name, value in losses.items()}
         return {name: value > 0 for name, value in zip(stop, values[len(losses) :], strict=True)}
 
-    def _own_slots(self, pairs: int) -> range:
-        """This process's share of the global batch."""
-        share, rest = divmod(pairs, self._fabric.world_size)
-        if rest:
-            raise ConfigurationError(
-                f"a batch of {pairs} cannot be shared equally by {self._fabric.world_size} processes; "
-                "set batch to a multiple of their number"
-            )
-        return range(self._fabric.global_rank * share, (self._fabric.global_rank + 1) * share)
-
     def _check_finite(self, step: int, losses: Mapping[str, float], norm: float) -> None:
         values = {**losses, "gradient norm": norm}
-        if not all(torch.isfinite(torch.tensor(value)) for value in values.values()):
+        if not all(math.isfinite(value) for value in values.values()):
             shown = ", ".join(f"{name} {value:g}" for name, value in values.items())
             raise TrainingError(
                 f"training diverged at step {step + 1} (batch {step}, {self._recipe.pairs_in(step)} pairs): {shown}. "
@@ -269,7 +257,7 @@ class Trainer:
             return
         network = self._average if self._average is not None else self._network
         scores = self._recipe.validate(network.eval())
-        best = state.best is None or scores["selected"] < state.best
+        best = scores["selected"] < (math.inf if state.best is None else state.best)  # never a NaN
         facts = f"step {state.step}, seed {self._config.seed}, " + ", ".join(f"{k} {v:.5f}" for k, v in scores.items())
         self._recipe.save(self._folder / "last.safetensors", network, facts)
         if best:
@@ -324,15 +312,9 @@ class Trainer:
         return state
 
     def _result(self, state: State) -> Result:
-        weights = self._folder / "best.safetensors"
-        return Result(
-            self._folder,
-            weights if weights.exists() else None,
-            state.step == self._recipe.steps,
-            state.step,
-            state.best,
-            state.best_step,
-        )
+        best, best_step = self._fabric.broadcast((state.best, state.best_step))  # only the first process validates
+        weights = None if best_step is None else self._folder / "best.safetensors"
+        return Result(self._folder, weights, state.step == self._recipe.steps, state.step, best, best_step)
 
 
 def launch(config: TrainingConfig) -> Fabric:
@@ -343,8 +325,7 @@ def launch(config: TrainingConfig) -> Fabric:
         accelerator=config.device,
         devices=here,
         num_nodes=everywhere // here,
-        # Buffers are equal on all processes, so there is nothing to broadcast.
-        strategy=DDPStrategy(broadcast_buffers=False) if everywhere > 1 else "auto",
+        strategy="ddp" if everywhere > 1 else "auto",
         precision=PRECISIONS[config.precision],
     )
     fabric.launch()
