@@ -12,6 +12,7 @@ import os
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -20,6 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import fuseloop
+from fuseloop.errors import ConfigurationError
 from fuseloop.fusers.weights import find_weights
 from fuseloop.metrics import METRICS, Evaluation, evaluate, to_grey
 from fuseloop.pairs.folders import PairPaths, pair_folders
@@ -44,18 +46,21 @@ def pixel_maximum(infrared: Pixels, visible: Pixels) -> Pixels:
 
 def laplacian_pyramid(infrared: Pixels, visible: Pixels, levels: int = 4) -> Pixels:
     """The larger detail at each level, the mean of the bases."""
-    first, second = infrared.astype(np.float32), visible.astype(np.float32)
+    first: Any = infrared.astype(np.float32)
+    second: Any = visible.astype(np.float32)
     details = []
     for _ in range(levels):
-        size = first.shape[1], first.shape[0]
-        small = cv2.pyrDown(first), cv2.pyrDown(second)
-        detail = first - cv2.pyrUp(small[0], dstsize=size), second - cv2.pyrUp(small[1], dstsize=size)
-        details.append(np.where(np.abs(detail[0]) >= np.abs(detail[1]), *detail))
-        first, second = small
+        smaller, size = (cv2.pyrDown(first), cv2.pyrDown(second)), (first.shape[1], first.shape[0])
+        one, other = (
+            image - cv2.pyrUp(small, dstsize=size) for image, small in zip((first, second), smaller, strict=True)
+        )
+        details.append(np.where(np.abs(one) >= np.abs(other), one, other))
+        first, second = smaller
     fused = (first + second) / 2
     for detail in reversed(details):
         fused = cv2.pyrUp(fused, dstsize=(detail.shape[1], detail.shape[0])) + detail
-    return np.floor(np.clip(fused, 0, 255) + 0.5).astype(np.uint8)
+    rounded: Pixels = np.floor(np.clip(fused, 0, 255) + 0.5).astype(np.uint8)
+    return rounded
 
 
 RULES: dict[str, Callable[[Pixels, Pixels], Pixels]] = {
@@ -176,7 +181,7 @@ Left out of the means and differences above.
 
 def run(data: Path | None = None) -> dict[str, float]:
     """Measures the shipped network on MSRS/test, writes docs/quality.md, and returns the figures."""
-    evaluations = measure(data or Path(os.environ["FUSELOOP_DATA"]), "test", {"vfn": fuseloop.load("vfn")})
+    evaluations = measure(data or _data(), "test", {"vfn": fuseloop.load("vfn")})
     _write(evaluations, "vfn")
     return figures(evaluations, "vfn")
 
@@ -195,6 +200,12 @@ def figures(evaluations: Mapping[str, Evaluation], method: str) -> dict[str, flo
         found[f"quality.{key}_gain"] = own.difference(evaluations[BASELINE], key, seed=SEED).mean
     found["quality.qcv_median"] = own.summary("qcv", seed=SEED).median
     return found
+
+
+def _data() -> Path:
+    if "FUSELOOP_DATA" not in os.environ:
+        raise ConfigurationError("the quality benchmark needs real pairs; set FUSELOOP_DATA to their folder")
+    return Path(os.environ["FUSELOOP_DATA"])
 
 
 def _label(key: str) -> str:
@@ -230,8 +241,9 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="only so many frames")
     arguments = parser.parse_args()
     names = arguments.fuser or ["vfn"]
-    data = Path(os.environ["FUSELOOP_DATA"])
-    evaluations = measure(data, arguments.split, {name: fuseloop.load(name) for name in names}, limit=arguments.limit)
+    evaluations = measure(
+        _data(), arguments.split, {name: fuseloop.load(name) for name in names}, limit=arguments.limit
+    )
     print(f"MSRS/{arguments.split}, means", _markdown(rows(evaluations)), sep="\n\n", end="\n\n")
     print(f"Paired differences to the {BASELINE}", _markdown(difference_rows(evaluations)), sep="\n\n", end="\n\n")
     for name in names:
