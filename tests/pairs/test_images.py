@@ -38,7 +38,6 @@ def assert_same(read, expected):
 
 # ------------------------------------------------------------------------------------------------ writing and reading
 
-
 LOSSLESS = [
     (suffix, dtype, colour, alpha)
     for suffix, dtypes in [
@@ -155,7 +154,7 @@ def test_images_are_told_by_their_names(tmp_path):
     assert not is_image(tmp_path / ".hidden.png")
 
 
-# ----------------------------------------------------------------------------------------- files of other programs
+# -------------------------------------------------------------------------------------------- files of other programs
 
 
 @pytest.mark.parametrize("mode", ["P", "PA"])
@@ -263,7 +262,7 @@ def test_a_jpeg_with_further_pictures_gives_the_photograph(tmp_path):
     assert read_image(tmp_path / "x.jpg").pixels.shape == (HEIGHT, WIDTH, 3)
 
 
-# --------------------------------------------------------------------------------------------------------- orientation
+# -------------------------------------------------------------------------------------------------------- orientation
 
 UPRIGHT = {
     1: lambda a: a,
@@ -301,11 +300,10 @@ def test_orientation_of_deep_images_is_applied(tmp_path, kind, orientation):
         exif[0x0112] = orientation
         body = exif.tobytes().removeprefix(b"Exif\0\0")
         path.write_bytes(png(pixels, 0 if colour == "grey" else 2, (b"eXIf", body)))
+    elif kind == "lzw":
+        path.write_bytes(lzw_tiff(pixels, orientation))
     else:
-        entry = [(0x0112, "H", 1, orientation, True)]
-        tifffile.imwrite(path, pixels, photometric="rgb", extratags=entry)
-        if kind == "lzw":
-            path.write_bytes(lzw_tiff(pixels, orientation))
+        tifffile.imwrite(path, pixels, photometric="rgb", extratags=[(0x0112, "H", 1, orientation, True)])
     np.testing.assert_array_equal(read_image(path).pixels, UPRIGHT[orientation](pixels))
 
 

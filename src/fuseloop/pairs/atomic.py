@@ -19,9 +19,9 @@ def check_target(path: str | os.PathLike[str], *, overwrite: bool) -> None:
         ImageError: Its folder is missing, it exists and `overwrite` is not set, or it is no regular file.
     """
     target = Path(path)
-    if not target.parent.is_dir():
+    if not os.path.isdir(target.parent):
         raise ImageError(f"{target}: {target.parent} is not a folder; make it first")
-    if target.exists():
+    if os.path.exists(target):  # unlike Path.exists, this raises nothing on a name that the system cannot hold
         if not target.is_file():
             raise ImageError(f"{target}: is not a file; choose another name")
         if not overwrite:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -123,19 +124,19 @@ def read_image(path: str | os.PathLike[str], *, max_pixels: int | None = MAX_PIX
             or is of a format or type that is not supported. The message names the file.
     """
     path = Path(path)
-    if path.is_dir():
-        raise ImageError(f"{path}: is a folder, not an image file")
-    if path.exists() and not path.is_file():
-        raise ImageError(f"{path}: is not a regular file; give an image file")
     try:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):
+            kind = "folder" if stat.S_ISDIR(mode) else "device"
+            raise ImageError(f"is a {kind}; give an image file")
         with path.open("rb") as file:
             return _read(file, max_pixels)
     except ImageError as problem:
         raise ImageError(f"{path}: {problem}") from problem.__cause__
-    except FileNotFoundError as problem:
+    except (FileNotFoundError, NotADirectoryError) as problem:
         raise ImageError(f"{path}: does not exist; check the path") from problem
-    except PermissionError as problem:
-        raise ImageError(f"{path}: may not be read; check its permissions") from problem
+    except OSError as problem:
+        raise ImageError(f"{path}: cannot be read ({problem.strerror}); check its permissions") from problem
 
 
 def write_image(path: str | os.PathLike[str], picture: Picture, *, overwrite: bool = False) -> None:
@@ -202,7 +203,8 @@ def _read(file: BinaryIO, max_pixels: int | None) -> Picture:
         raise ImageError(f"is broken or truncated ({problem}); get the file again") from problem
 
     if array.dtype.kind == "f":
-        array = array.astype(np.float32, copy=False)
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite and is refused below
+            array = array.astype(np.float32, copy=False)
         if not (np.isfinite(array.min()) and np.isfinite(array.max())):
             raise ImageError("holds NaN or infinite values; replace those pixels first")
     if array.ndim == 2 or array.shape[2] == 3:

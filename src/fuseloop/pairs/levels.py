@@ -70,9 +70,9 @@ class Levels:
         >>> Levels.parse("range:7000,9500")
         Levels(rule='range', low=7000.0, high=9500.0)
         """
+        if text in ("auto", "full", "percentile"):
+            return cls(text)
         rule, _, numbers = text.partition(":")
-        if not numbers and rule in ("auto", "full", "percentile"):
-            return cls(rule)  # type: ignore[arg-type]  # narrowed by the line above
         try:
             low, high = (float(number) for number in numbers.split(","))
         except ValueError:
