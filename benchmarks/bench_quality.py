@@ -85,13 +85,14 @@ def measure(
         console=Console(stderr=True),
     )
     with bar:
-        frames = (_frame(pair, fusers) for pair in bar.track(pairs, description=f"scoring MSRS/{split}"))
+        frames = (fuse_frame(pair, fusers) for pair in bar.track(pairs, description=f"scoring MSRS/{split}"))
         return evaluate(frames, metrics=COLUMNS, convention=CONVENTION)
 
 
-def _frame(
+def fuse_frame(
     pair: PairPaths, fusers: Mapping[str, Callable[[Pixels, Pixels], Pixels]]
 ) -> tuple[str, Pixels, Pixels, dict[str, Pixels]]:
+    """Name, infrared and visible grey levels, and those of what each rule and each fuser makes of the pair."""
     colour = fuseloop.read_image(pair.visible).pixels
     infrared, visible = to_grey(fuseloop.read_image(pair.infrared).pixels), to_grey(colour)
     fused = {name: rule(infrared, visible) for name, rule in RULES.items()}
@@ -147,11 +148,13 @@ def document(evaluations: Mapping[str, Evaluation], name: str) -> str:
         for key, frames in evaluation.reasons.items()
         if frames
     ]
-    default = ", ".join(METRICS[key].name for key in COLUMNS if own.conventions[key] == "default")
+    default = " and ".join(METRICS[key].name for key in COLUMNS if own.conventions[key] == "default")
     return f"""# Fusion quality
 
-Made by `python -m benchmarks.bench_quality` on {datetime.date.today().isoformat()}; commit {_commit()}; bootstrap seed
-{SEED}; weights `{name}`, SHA-256 {_digest(find_weights(name))}.
+* made by `python -m benchmarks.bench_quality` on {datetime.date.today().isoformat()}
+* commit {_commit()}
+* bootstrap seed {SEED}
+* weights `{name}`, SHA-256 {_digest(find_weights(name))}
 
 {count} frames of MSRS/test, which no network here has seen. Fused images are scored as they are saved, 8-bit, by their
 grey levels. Convention `{CONVENTION}`; {default}, which it lacks, by `default`. Means over the frames, Qcv also the

@@ -55,7 +55,7 @@ METRICS: dict[str, Metric] = {
     "mse": Metric("MSE", of.mse, "lower", (0, 255**2), "mean squared error"),
     "psnr": Metric("PSNR", of.psnr, "higher", (0, math.inf), "peak signal-to-noise ratio"),
     "vif": Metric("VIF", of.vif, "higher", (0, math.inf), "Sheikh & Bovik 2006"),
-    "qabf": Metric("Qabf", of.qabf, "higher", (0, 0.97479), "Xydeas & Petrovic 2000"),
+    "qabf": Metric("Qabf", of.qabf, "higher", (0, 0.9747937), "Xydeas & Petrovic 2000"),
     "ssim": Metric("SSIM", of.ssim, "higher", (-1, 1), "Wang et al. 2004"),
     "qcb": Metric("Qcb", of.qcb, "higher", (0, 1), "Chen & Blum 2009"),
     "qcv": Metric("Qcv", of.qcv, "lower", (0, math.inf), "Chen & Varshney 2007"),

@@ -1,0 +1,154 @@
+"""Saved images are scored frame by frame, and every score says whose definition it follows."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from fuseloop.errors import ConfigurationError, ImageError, PairError
+from fuseloop.metrics import METRICS, Evaluation, evaluate, score_frame, score_methods, to_grey
+from fuseloop.metrics.functional import qabf
+from tests.metrics.tester import triple
+
+Pixels = NDArray[np.uint8]
+
+
+def pixels(seed: int = 0, height: int = 48, width: int = 50) -> tuple[Pixels, Pixels, Pixels]:
+    infrared, visible, fused = (
+        np.floor(image[0, 0].numpy() * 255 + 0.5).astype(np.uint8) for image in triple(seed, height, width)
+    )
+    return infrared, visible, fused
+
+
+def test_a_frame_has_a_score_for_each_metric():
+    scores = score_frame(*pixels())
+    assert list(scores) == list(METRICS)
+    assert scores["qabf"].value == pytest.approx(float(qabf(*triple(0, 48, 50))))
+
+
+def test_a_convention_that_lacks_a_metric_is_not_claimed_for_it():
+    scores = score_frame(*pixels(), metrics=["ssim", "qcb", "qcv"], convention="cddfuse")
+    assert {key: score.convention for key, score in scores.items()} == {
+        "ssim": "cddfuse",
+        "qcb": "default",
+        "qcv": "default",
+    }
+
+
+def test_an_undefined_score_says_why():
+    infrared, visible, _ = pixels()
+    score = score_frame(infrared, visible, visible, metrics=["scd"])["scd"]
+    assert math.isnan(score.value)
+    assert score.reason == "fused and visible image differ by a constant"
+
+
+def test_methods_are_scored_as_if_alone():
+    infrared, visible, fused = pixels()
+    methods = {"mean": ((infrared.astype(int) + visible) // 2).astype(np.uint8), "fused": fused}
+    scores = score_methods(infrared, visible, methods, convention="cddfuse")
+    for method, image in methods.items():
+        assert scores[method] == score_frame(infrared, visible, image, convention="cddfuse")
+
+
+def test_colour_is_scored_by_its_grey_levels():
+    infrared, visible, fused = pixels()
+    colour = np.random.default_rng(0).integers(0, 256, size=(*visible.shape, 3), dtype=np.uint8)
+    assert score_frame(infrared, colour, fused) == score_frame(infrared, to_grey(colour), fused)
+
+
+def test_grey_levels_are_weighted_and_rounded_half_up():
+    colours = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255], [7, 7, 7], [0, 0, 250]]], np.uint8)
+    # .114 · 250 = 28.5 exactly
+    assert to_grey(colours).tolist() == [[76, 150, 29, 7, 29]]
+    every = np.arange(256, dtype=np.uint8)
+    assert (to_grey(np.stack([every] * 3, axis=-1)[None]) == every).all()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        ({"metrics": ["qapf"]}, r"no metric 'qapf'; did you mean 'qabf'\?.*ssim"),
+        ({"convention": "cdfuse"}, r"no convention 'cdfuse'; did you mean 'cddfuse'\? known are default, cddfuse"),
+    ],
+)
+def test_unknown_names_are_errors_that_help(wanted: dict[str, object], message: str):
+    with pytest.raises(ConfigurationError, match=message):
+        score_frame(*pixels(), **wanted)  # type: ignore[arg-type]
+
+
+def test_only_8_bit_images_are_scored():
+    infrared, visible, fused = pixels()
+    with pytest.raises(ImageError, match=r"infrared.*uint16.*map it to 8 bits"):
+        score_frame(infrared.astype(np.uint16), visible, fused)  # type: ignore[arg-type]
+
+
+def test_an_empty_image_is_an_error():
+    infrared, visible, fused = pixels()
+    with pytest.raises(ImageError, match=r"visible.*empty"):
+        score_frame(infrared, visible[:0], fused)
+
+
+def test_different_sizes_are_an_error_that_names_them():
+    infrared, visible, fused = pixels()
+    with pytest.raises(PairError, match="infrared is 50×48, visible 50×48, mine 49×48"):
+        score_methods(infrared, visible, {"mine": fused[:, 1:]})
+
+
+def frames(count: int = 3):
+    for seed in range(count):
+        infrared, visible, fused = pixels(seed)
+        yield f"frame{seed}", infrared, visible, {"maximum": fused, "visible": visible}
+
+
+def test_many_frames_give_their_values_and_a_summary():
+    evaluation = evaluate(frames(), metrics=["en", "scd"], convention="cddfuse")["maximum"]
+    assert evaluation.frames == ("frame0", "frame1", "frame2")
+    expected = [score_frame(*pixels(seed), metrics=["en"])["en"].value for seed in range(3)]
+    assert evaluation.values["en"].tolist() == expected
+    assert evaluation.summary("en").mean == pytest.approx(np.mean(expected))
+    assert evaluation.conventions == {"en": "cddfuse", "scd": "cddfuse"}
+
+
+def test_undefined_frames_are_named_and_left_out():
+    evaluation = evaluate(frames(), metrics=["en", "scd"])["visible"]
+    assert set(evaluation.reasons["scd"]) == {"frame0", "frame1", "frame2"}
+    assert evaluation.summary("scd").undefined == 3
+    assert evaluation.reasons["en"] == {}
+
+
+def test_methods_are_compared_frame_by_frame():
+    found = evaluate(frames(), metrics=["en"])
+    gain = found["maximum"].difference(found["visible"], "en")
+    assert gain.mean == pytest.approx(float(np.mean(found["maximum"].values["en"] - found["visible"].values["en"])))
+    assert gain.count == 3
+
+
+def test_what_was_scored_differently_is_not_compared():
+    default = evaluate(frames(), metrics=["ssim"])["maximum"]
+    published = evaluate(frames(), metrics=["ssim"], convention="cddfuse")["maximum"]
+    fewer = evaluate(frames(2), metrics=["ssim"])["maximum"]
+    for other in (published, fewer):
+        with pytest.raises(ValueError, match="same frames and the same convention"):
+            default.difference(other, "ssim")
+
+
+def test_an_error_in_many_frames_names_the_frame():
+    infrared, visible, fused = pixels()
+    with pytest.raises(PairError, match=r"night7: infrared is 50×48.*49×48"):
+        evaluate([("night7", infrared, visible, {"mine": fused[:, 1:]})])
+
+
+def test_an_evaluation_of_nothing_is_an_error():
+    with pytest.raises(ValueError, match="at least one frame"):
+        Evaluation.of({})
+
+
+def test_the_table_can_be_read():
+    for key, row in METRICS.items():
+        assert row.function.__name__ == key
+        assert row.conventions[0] == "default"
+        assert row.range[0] < row.range[1]
+        assert row.reference

@@ -1,0 +1,173 @@
+"""Every metric of the table passes the shared tests; some have behaviour of their own."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from fuseloop.metrics import METRICS
+from fuseloop.metrics.functional import Frame, Grey, qabf, qcv, ssim, vif
+from fuseloop.metrics.functional.windows import gaussian, safe_sqrt, uniform, window
+from tests.metrics.tester import MetricTester, triple
+
+
+class TestEn(MetricTester):
+    key = "en"
+
+
+class TestSd(MetricTester):
+    key = "sd"
+
+
+class TestSf(MetricTester):
+    key = "sf"
+
+
+class TestAg(MetricTester):
+    key = "ag"
+
+
+class TestMi(MetricTester):
+    key = "mi"
+
+
+class TestCc(MetricTester):
+    key = "cc"
+
+
+class TestScd(MetricTester):
+    key = "scd"
+
+
+class TestMse(MetricTester):
+    key = "mse"
+
+
+class TestPsnr(MetricTester):
+    key = "psnr"
+
+
+class TestVif(MetricTester):
+    key = "vif"
+    side = 41
+
+
+class TestQabf(MetricTester):
+    key = "qabf"
+
+
+class TestSsim(MetricTester):
+    key = "ssim"
+
+
+class TestQcb(MetricTester):
+    key = "qcb"
+
+
+class TestQcv(MetricTester):
+    key = "qcv"
+
+
+def test_every_metric_of_the_table_is_tested():
+    tested = {
+        cls.key
+        for cls in globals().values()
+        if isinstance(cls, type) and cls is not MetricTester and issubclass(cls, MetricTester)
+    }
+    assert tested == set(METRICS)
+
+
+@pytest.mark.parametrize("size", [(9, 9), (8, 11), (17, 6)])
+@pytest.mark.parametrize("step", [1, 2])
+def test_windows_are_correlations_over_the_full_windows(size: tuple[int, int], step: int):
+    maps = torch.rand(2, 3, *size, dtype=torch.float64)
+    rows, columns = (0.2, -0.5, 1.0), (1.0, 2.0, 3.0, 4.0)
+    kernel = torch.tensor(columns, dtype=torch.float64)[:, None] * torch.tensor(rows, dtype=torch.float64)
+    expected = torch.nn.functional.conv2d(maps, kernel.expand(3, 1, 4, 3), stride=step, groups=3)
+    torch.testing.assert_close(window(maps, rows, columns, step=step), expected)
+
+
+def test_windows_pass_their_gradient_back():
+    maps = torch.rand(1, 2, 9, 8, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: window(x, gaussian(5, 1.0), step=2), maps)
+
+
+@pytest.mark.parametrize("kernel", [gaussian(11, 1.5), gaussian(4, 1.0), uniform(7)])
+def test_windows_weigh_one(kernel: tuple[float, ...]):
+    assert sum(kernel) == pytest.approx(1)
+    assert kernel == pytest.approx(kernel[::-1])
+
+
+def test_the_safe_root_has_no_slope_at_zero():
+    x = torch.tensor([0.0, 4.0], requires_grad=True)
+    safe_sqrt(x).sum().backward()
+    assert x.grad is not None
+    assert x.grad.tolist() == [0.0, 0.25]
+
+
+def test_rounding_is_half_up_and_clips():
+    levels = Grey.of(
+        torch.tensor([0.5, 1.5, 2.5, -3.0, 300.0]).reshape(1, 1, 1, 5).double() / 255, quantize=True
+    ).levels
+    assert levels.flatten().tolist() == [1.0, 2.0, 3.0, 0.0, 255.0]
+
+
+def test_work_on_an_image_is_done_once():
+    calls = []
+
+    def work(image: Grey, factor: int) -> int:
+        calls.append(factor)
+        return factor
+
+    image = Grey.of(torch.rand(1, 1, 4, 4), quantize=True)
+    assert [image.once(work, 2), image.once(work, 2), image.once(work, 3)] == [2, 2, 3]
+    assert calls == [2, 3]
+
+
+def test_a_frame_gives_the_same_values_to_all_metrics():
+    images = triple()
+    frame = Frame.of(*images)
+    for row in METRICS.values():
+        torch.testing.assert_close(row.function.of(frame).values, row.function(*images), rtol=0, atol=0)
+
+
+def test_training_can_follow_scoring():
+    """What scoring remembers between calls must not be bound to inference mode."""
+    with torch.inference_mode():
+        qcv(*triple(height=33, width=35))
+    infrared, visible, fused = triple(height=33, width=35)
+    qcv(infrared, visible, fused.requires_grad_(), quantize=False).sum().backward()
+
+
+@pytest.mark.parametrize("name", ["infrared", "visible", "fused"])
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_pixels_that_are_no_numbers_are_an_error_that_names_the_image(name: str, bad: float):
+    images = dict(zip(("infrared", "visible", "fused"), triple(), strict=True))
+    images[name][0, 0, 3, 4] = bad
+    with pytest.raises(ValueError, match=f"{name}.*NaN"):
+        ssim(**images)
+
+
+def test_sizes_that_differ_are_an_error_that_names_them():
+    infrared, visible, fused = triple()
+    with pytest.raises(ValueError, match=r"48, 61.*48, 61.*48, 60"):
+        vif(infrared, visible, fused[..., 1:])
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 0, 5), (0, 1, 8, 8), (8, 8), (1, 3, 8, 8)])
+def test_shapes_that_are_no_grey_images_are_an_error(shape: tuple[int, ...]):
+    with pytest.raises(ValueError, match=r"infrared.*B×1×H×W"):
+        qabf(*(torch.zeros(shape),) * 3)
+
+
+def test_whole_number_types_are_an_error_that_says_what_to_do():
+    with pytest.raises(ValueError, match="divide by 255"):
+        qabf(*(torch.zeros(1, 1, 8, 8, dtype=torch.uint8),) * 3)
+
+
+def test_help_tells_the_arguments_and_conventions():
+    assert ssim.__doc__ is not None
+    for part in ("Wang 2004", "infrared:", "default or cddfuse", "Returns:", "Raises:"):
+        assert part in ssim.__doc__

@@ -1,0 +1,80 @@
+"""Means come with intervals, and differences are taken frame by frame."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fuseloop.metrics import difference, summarise
+
+FLOATS = st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=30)
+
+
+@given(FLOATS)
+def test_the_interval_holds_the_mean(values: list[float]):
+    found = summarise(values, resamples=200)
+    assert found.mean == pytest.approx(np.mean(values))
+    assert min(values) - 1e-9 <= found.low <= found.high <= max(values) + 1e-9
+    assert found.count == len(values)
+
+
+def test_undefined_values_are_left_out_and_counted():
+    found = summarise([1.0, math.nan, 3.0])
+    assert (found.mean, found.median, found.count, found.undefined) == (2.0, 2.0, 2, 1)
+    assert found.std == pytest.approx(math.sqrt(2))
+
+
+def test_nothing_defined_gives_nothing():
+    found = summarise([math.nan, math.nan])
+    assert math.isnan(found.mean)
+    assert (found.count, found.undefined) == (0, 2)
+
+
+def test_an_infinite_value_is_not_hidden():
+    found = summarise([1.0, math.inf])
+    assert found.mean == math.inf
+    assert math.isnan(found.std)
+
+
+def test_a_single_value_has_no_spread():
+    found = summarise([4.0])
+    assert (found.mean, found.std, found.low, found.high) == (4.0, 0.0, 4.0, 4.0)
+
+
+def test_the_seed_makes_it_repeatable():
+    values = np.random.default_rng(1).normal(size=40)
+    assert summarise(values, seed=3) == summarise(values, seed=3)
+    assert summarise(values, seed=3) != summarise(values, seed=4)
+
+
+def test_the_interval_is_that_of_the_mean():
+    """For many normal values it is close to mean ± 1.96 σ/√n."""
+    values = np.random.default_rng(2).normal(size=400)
+    found = summarise(values)
+    half = 1.96 * values.std() / 20
+    assert found.low == pytest.approx(values.mean() - half, abs=0.01)
+    assert found.high == pytest.approx(values.mean() + half, abs=0.01)
+
+
+def test_paired_differences_see_through_what_frames_share():
+    random = np.random.default_rng(3)
+    frames = random.normal(scale=10, size=50)
+    better, worse = frames + 1 + random.normal(scale=0.1, size=50), frames
+    found = difference(better, worse)
+    assert found.low > 0.9
+    assert found.high < 1.1
+    assert found.high - found.low < 0.1 * (summarise(better).high - summarise(better).low)
+
+
+def test_a_difference_is_undefined_where_either_is():
+    found = difference([1.0, math.nan, 3.0, 4.0], [0.0, 0.0, math.nan, 1.0])
+    assert (found.mean, found.count, found.undefined) == (2.0, 2, 2)
+
+
+def test_differences_need_the_same_frames():
+    with pytest.raises(ValueError, match="3 and 2"):
+        difference([1.0, 2.0, 3.0], [1.0, 2.0])
