@@ -3,7 +3,6 @@
 import errno
 import os
 import stat
-import subprocess
 
 import numpy as np
 import pytest
@@ -80,22 +79,6 @@ def test_a_full_disk_is_named_as_such(tmp_path, code):
         write_aside(tmp_path / "x.png", raising(OSError(code, os.strerror(code))))
     assert (tmp_path / "x.png").read_bytes() == b"old"
     assert names(tmp_path) == ["x.png"]
-
-
-@pytest.fixture
-def tiny_disk(tmp_path):
-    """A file system of 64 KiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
-    try:
-        mounted = subprocess.run(command, capture_output=True, check=False).returncode == 0
-    except FileNotFoundError:
-        mounted = False
-    if not mounted:
-        pytest.skip("mounting a small file system needs the superuser")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".tif", ".webp"])

@@ -70,8 +70,9 @@ class Levels:
         >>> Levels.parse("range:7000,9500")
         Levels(rule='range', low=7000.0, high=9500.0)
         """
-        if text in ("auto", "full", "percentile"):
-            return cls(text)
+        without_numbers = {"auto": cls("auto"), "full": cls("full"), "percentile": cls("percentile")}
+        if text in without_numbers:
+            return without_numbers[text]
         rule, _, numbers = text.partition(":")
         try:
             low, high = (float(number) for number in numbers.split(","))

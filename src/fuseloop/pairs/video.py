@@ -18,6 +18,7 @@ from typing import Any
 import av
 import numpy as np
 from av.error import FFmpegError
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 from numpy.typing import NDArray
 
 from fuseloop.errors import ImageError, PairError
@@ -161,6 +162,11 @@ class VideoWriter:
             stream = container.add_stream("libx264", rate=self.rate, options=_H264)
             stream.width, stream.height = self.width, self.height
             stream.pix_fmt = "yuv420p" if self.width % 2 == self.height % 2 == 0 else "yuv444p"
+            # Players guess the colours of a file that does not name them.
+            coder = stream.codec_context
+            coder.colorspace, coder.color_range = Colorspace.ITU709, ColorRange.MPEG
+            coder.color_primaries, coder.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
+            container.start_encoding()  # what cannot be written shows before the first frame
             self._container, self._stream = container, stream
             self._opened = opened.pop_all()
         return self
@@ -176,9 +182,13 @@ class VideoWriter:
                 f"{self.path}: a frame of shape {frame.shape} and type {frame.dtype} does not fit a video of "
                 f"{self.width}x{self.height} pixels, grey or RGB, uint8"
             )
-        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), "gray" if frame.ndim == 2 else "rgb24")
+        # Grey goes in as RGB: converted directly it would come out several steps too dark.
+        rgb = frame if frame.ndim == 3 else np.dstack([frame] * 3)
+        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), "rgb24").reformat(
+            format=self._stream.pix_fmt, dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
+        )
         with self._errors():
-            self._container.mux(self._stream.encode(picture.reformat(format=self._stream.pix_fmt)))
+            self._container.mux(self._stream.encode(picture))
 
     def __exit__(
         self, kind: type[BaseException] | None, problem: BaseException | None, traceback: TracebackType | None
