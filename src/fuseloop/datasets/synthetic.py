@@ -7,6 +7,25 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fuseloop.datasets.synthesis.canvas import Canvas
+from fuseloop.datasets.synthesis.conditions import sample_conditions
+from fuseloop.datasets.synthesis.layout import draw_scene, sample_camera, sample_smoke
+from fuseloop.datasets.synthesis.sensors import see_infrared, see_visible
+from fuseloop.datasets.synthesis.stage import Stage
+
+SEGMENTATION_NAMES = (
+    "unlabelled", "car", "person", "bike", "curve", "car_stop", "guardrail", "color_cone", "bump",
+)  # fmt: skip
+"""Names of the segmentation ids 0 to 8 of the MSRS kit."""
+
+BOX_NAMES = ("person", "bicycle", "car")
+"""Names of the box classes 0 to 2 of the MSRS kit."""
+
+SALIENT = (1, 2, 3)
+MINIMUM_SIDE = 32
+HIDDEN = 0.2  # an object of which less than this share can be seen is not labelled
+TINY = 12  # pixels; neither is one that covers fewer
+
 
 @dataclass(frozen=True)
 class Scene:
@@ -15,8 +34,8 @@ class Scene:
     Attributes:
         visible: H×W×3 uint8 RGB.
         infrared: H×W uint8.
-        boxes: N×4 float32, absolute (x1, y1, x2, y2), around the visible part of every object.
-        box_classes: N int64: 0 person, 1 bicycle, 2 car.
+        boxes: N×4 float32, absolute (x1, y1, x2, y2), tight around the visible part of every object.
+        box_classes: N int64: 0 person, 1 bicycle, 2 car (`BOX_NAMES`).
         segmentation: H×W uint8, ids of the MSRS kit (`SEGMENTATION_NAMES`).
         saliency: H×W uint8, 255 on cars, persons and bikes, else 0.
         night: Whether the scene is at night.
@@ -37,14 +56,38 @@ def scene_seed(seed: int, index: int) -> int:
 
 
 def generate(seed: int, height: int = 240, width: int = 320) -> Scene:
-    """Draws one scene; the same arguments give the same bits."""
+    """Draws one scene; the same arguments give the same bits.
+
+    Args:
+        seed: Decides everything in the scene.
+        height: Rows, at least 32.
+        width: Columns, at least 32.
+    """
     rng = np.random.default_rng(seed)
-    return Scene(
-        visible=rng.integers(0, 256, (height, width, 3), np.uint8),
-        infrared=rng.integers(0, 256, (height, width), np.uint8),
-        boxes=np.zeros((0, 4), np.float32),
-        box_classes=np.zeros(0, np.int64),
-        segmentation=np.zeros((height, width), np.uint8),
-        saliency=np.zeros((height, width), np.uint8),
-        night=False,
-    )
+    conditions = sample_conditions(rng)
+    stage = Stage(Canvas(height, width), sample_camera(rng, height, width), conditions, rng)
+    lamps, targets = draw_scene(stage)
+    visible = see_visible(stage, lamps, sample_smoke(stage, targets))
+    infrared = see_infrared(stage)
+    boxes, classes = _label(stage.canvas)
+    segmentation = np.ascontiguousarray(stage.canvas.labels[..., 0])
+    saliency = np.where(np.isin(segmentation, SALIENT), np.uint8(255), np.uint8(0))
+    return Scene(visible, infrared, boxes, classes, segmentation, saliency, conditions.night)
+
+
+def _label(canvas: Canvas) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Boxes and classes of the objects that can be seen; the others lose their segmentation too."""
+    boxes: list[tuple[int, int, int, int]] = []
+    classes: list[int] = []
+    for thing in canvas.things:
+        region = canvas.labels[thing.bounds]
+        seen = region[..., 1] == thing.instance
+        rows, columns = np.flatnonzero(seen.any(axis=1)), np.flatnonzero(seen.any(axis=0))
+        area = np.count_nonzero(seen)
+        if area < TINY or area < HIDDEN * thing.area:
+            region[..., 0][seen] = 0
+        elif thing.box_class is not None:
+            top, left = thing.bounds[0].start, thing.bounds[1].start
+            boxes.append((left + columns[0], top + rows[0], left + columns[-1] + 1, top + rows[-1] + 1))
+            classes.append(thing.box_class)
+    return np.array(boxes, np.float32).reshape(-1, 4), np.array(classes, np.int64)

@@ -1,0 +1,224 @@
+"""The ground: pavement, road, markings, kerbs, bumps, and the shadows and warmth that lie on it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from fuseloop.datasets.synthesis.canvas import DEGREES, Camera, Mark, Points, fixed, heat, nearness, paint
+from fuseloop.datasets.synthesis.conditions import RGB
+from fuseloop.datasets.synthesis.noise import SHEET, sheet
+from fuseloop.datasets.synthesis.stage import Stage
+
+CURVE, BUMP = 4, 8
+GROUNDS: list[RGB] = [(128, 124, 118), (150, 140, 126), (104, 104, 104), (86, 104, 58), (120, 106, 84), (160, 156, 150)]
+
+
+class Road(NamedTuple):
+    """A road along z that may bend.
+
+    Attributes:
+        left: x of its left edge at the camera.
+        right: x of its right edge at the camera.
+        bend: Sideways drift in metres per square metre of depth.
+        start: Depth at which the ground enters the image.
+        stop: Depth at which the road ends.
+    """
+
+    left: float
+    right: float
+    bend: float
+    start: float
+    stop: float
+
+    @property
+    def middle(self) -> float:
+        """X of its middle at the camera."""
+        return (self.left + self.right) / 2
+
+    def x(self, across: float, z: float) -> float:
+        """The x of a lane at a depth, by its place across the road at the camera."""
+        return across + self.bend * z * z
+
+    def strip(self, camera: Camera, left: float, right: float, start: float, stop: float) -> Points:
+        """Outline in pixels of a strip along the road, by its sides at the camera and its ends."""
+        steps = 2 if self.bend == 0 else 10
+        z = np.geomspace(max(start, self.start), max(stop, self.start + 0.1), steps)
+        drift, floor = self.bend * z * z, np.zeros_like(z)
+        side = np.stack([left + drift, floor, z], axis=1)
+        other = np.stack([right + drift, floor, z], axis=1)[::-1]
+        return camera.project(np.concatenate([side, other]))
+
+
+def draw_ground(stage: Stage, road: Road) -> None:
+    """Fills everything below the horizon with pavement or grass, and the road on it."""
+    canvas, camera, conditions, rng = stage
+    top = horizon_row(stage)
+    depths = camera.focal * camera.eye / np.maximum(np.arange(top, canvas.height) - camera.horizon, 0.25)
+    canvas.paint[top:] = np.array(paint(stage.pick(GROUNDS), conditions.ground), np.uint8)
+    canvas.labels[top:] = 0
+    canvas.labels[top:, :, 2] = np.rint(255 / (1 + depths / 15))[:, None]
+    grey = rng.uniform(58, 128)
+    tone: RGB = (grey * rng.uniform(0.95, 1.03), grey, grey * rng.uniform(0.96, 1.07))
+    canvas.fill(road.strip(camera, road.left, road.right, road.start, road.stop), paint(tone, conditions.road))
+    for _ in range(rng.integers(0, 4)):  # repairs
+        x, z = rng.uniform(road.left, road.right - 1), road.start * rng.uniform(1, 5)
+        repair = road.strip(camera, x, min(road.right, x + rng.uniform(0.6, 3)), z, z + rng.uniform(1, 9))
+        canvas.fill(repair, paint(tone, conditions.road + rng.uniform(-0.7, 0.7), rng.uniform(0.75, 1.15)))
+
+
+def draw_markings(stage: Stage, road: Road) -> None:
+    """Draws lane lines, crossings, arrows and manholes: plain in the visible image, faint or absent in infrared."""
+    canvas, camera, conditions, rng = stage
+    worn = rng.uniform(0.7, 1.05)
+    white = paint((222, 220, 212), conditions.road - rng.uniform(0, 1.2), worn)
+    yellow = paint((206, 160, 62), conditions.road - rng.uniform(0, 1.0), worn)
+    if stage.chance(0.75):
+        edge = yellow if stage.chance(0.4) else white
+        for x in (road.left + 0.35, road.right - 0.5):
+            if stage.chance(0.75):
+                canvas.fill(road.strip(camera, x, x + 0.15, road.start, road.stop), edge)
+    if stage.chance(0.7):
+        ink, left, right = yellow if stage.chance(0.3) else white, road.middle - 0.08, road.middle + 0.08
+        if stage.chance(0.7):
+            period = rng.uniform(5, 10)
+            starts = np.arange(road.start - rng.uniform(0, 0.5) * period, min(road.stop, 60), period)
+            dashes = [road.strip(camera, left, right, z, z + 0.5 * period) for z in starts]
+            canvas.fill_all(np.array(dashes), ink)
+        else:
+            canvas.fill(road.strip(camera, left, right, road.start, road.stop), ink)
+    if stage.chance(0.3):
+        z, depth = rng.uniform(1.2, 5) * road.start, rng.uniform(2.5, 4)
+        bars = np.arange(road.left + 0.5, road.right - 0.7, 0.95)
+        canvas.fill_all(np.array([road.strip(camera, x, x + 0.5, z, z + depth) for x in bars]), white)
+        if stage.chance(0.7):
+            canvas.fill(road.strip(camera, road.left + 0.3, road.middle, z - 1.6, z - 1.2), white)
+    elif stage.chance(0.25):
+        z = rng.uniform(1.2, 3) * road.start
+        x = road.x((road.middle + road.right) / 2, z)
+        arrow = np.array([(-0.1, 0), (0.1, 0), (0.1, 2), (0.4, 2), (0, 3.5), (-0.4, 2), (-0.1, 2)]) + (x, z)
+        canvas.fill(_flat(camera, arrow), white)
+    for _ in range(rng.integers(0, 3)):
+        x, z, angle = rng.uniform(road.left, road.right), rng.uniform(1.1, 4) * road.start, np.arange(12) * np.pi / 6
+        cover = _flat(camera, np.stack([x + 0.4 * np.cos(angle), z + 0.4 * np.sin(angle)], axis=1))
+        canvas.fill(cover, paint((70, 68, 66), conditions.road + rng.uniform(-1.5, 2.5)))
+
+
+def draw_kerbs(stage: Stage, road: Road) -> None:
+    """Draws the raised edges of the road and labels them as curve, up to 35 metres."""
+    canvas, camera, conditions, rng = stage
+    stone = paint((172, 168, 160), conditions.ground + rng.uniform(-1.5, 1), rng.uniform(0.7, 1.1))
+    reach = min(road.stop, 35.0)
+    for x, outwards in ((road.left, -1), (road.right, 1)):
+        if stage.chance(0.55):
+            outline = road.strip(camera, x, x + outwards * 0.28, road.start, reach)
+            count = len(outline) // 2
+            # The outer side, listed last and from far to near, is the raised one.
+            outline[count:, 1] -= 0.14 * camera.focal / np.geomspace(road.start, reach, count)[::-1]
+            canvas.fill(outline, stone, Mark(CURVE, 0, nearness(12)))
+
+
+def draw_bump(stage: Stage, road: Road) -> None:
+    """Draws a striped speed bump across the road."""
+    canvas, camera, conditions, rng = stage
+    z = rng.uniform(1.4, 4) * road.start
+    mark = canvas.begin(BUMP, z)
+    inks = [paint((196, 164, 50), conditions.road - 0.5), paint((40, 38, 38), conditions.road + 0.5)]
+    edges = road.x(0, z) + np.linspace(road.left + 0.3, road.right - 0.3, 10)
+    for index, (x0, x1) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+        block = camera.project(np.array([(x0, 0, z), (x1, 0, z), (x1, 0.07, z + 0.3), (x0, 0.07, z + 0.3)]))
+        canvas.fill(block, inks[index % 2], mark)
+    canvas.end(mark)
+
+
+def shade_ground(
+    stage: Stage, shadows: list[Points], dapples: list[Points], contacts: list[Points]
+) -> NDArray[np.float32]:
+    """Gives the ground its texture and its shadows.
+
+    Args:
+        stage: The scene, with its ground drawn.
+        shadows: Outlines in full shade.
+        dapples: Outlines under trees, where some light comes through.
+        contacts: Outlines under vehicles and people, dark in any light.
+
+    Returns:
+        The share of the light that reaches each pixel of the ground, H×W in [0, 1], and 1 above the horizon.
+    """
+    canvas, camera, conditions, rng = stage
+    top = horizon_row(stage)
+    shape = (canvas.height - top, canvas.width)
+    light = np.ones((canvas.height, canvas.width), np.float32)
+    ground, lit = canvas.paint[top:], light[top:]
+    coarse, fine = _lay_texture(stage, shape, 0.06), _lay_texture(stage, shape, 0.011)
+
+    def mask(outlines: list[Points]) -> NDArray[np.uint8]:
+        area = np.zeros(shape, np.uint8)
+        for outline in outlines:
+            cv2.fillPoly(area, [fixed(outline - (0, top))], 255, cv2.LINE_8, 4)
+        return area
+
+    if conditions.sunny:
+        holes = np.where(coarse > rng.uniform(-0.9, 0.3), np.uint8(255), np.uint8(0))
+        lit -= cv2.blur(mask(shadows) | mask(dapples) & holes, (3, 3)).astype(np.float32) * (0.62 / 255)
+    softness = max(3, min(canvas.height, canvas.width) // 48 | 1)
+    depth_of_contact = 0.3 if conditions.sunny else 0.45
+    lit -= cv2.blur(mask(contacts), (softness, softness)).astype(np.float32) * (depth_of_contact / 255)
+    np.maximum(lit, 0.12, out=lit)
+
+    depths = camera.focal * camera.eye / (np.arange(shape[0], dtype=np.float32)[:, None] + 0.5)
+    coarse *= np.clip(1 - depths / 45, 0, 1)  # far away a texture is finer than a pixel
+    fine *= np.clip(1 - depths / 9, 0, 1)
+    reflected = lit * (1 + 0.07 * (fine + coarse))
+    for channel in range(3):
+        ground[..., channel] = np.clip(ground[..., channel] * reflected, 0, 255)
+    degrees = 0.25 * fine + 0.5 * coarse - (1 - lit) * conditions.shade
+    ground[..., 3] = np.clip(ground[..., 3] + degrees * (255 / DEGREES), 0, 255)
+    return light
+
+
+def warm_ground(stage: Stage, outline: Points, degrees: float) -> None:
+    """Warms, or cools, the ground under an outline: below a hot engine, or where a car stood until now."""
+    canvas = stage.canvas
+    inside = outline.clip(0, (canvas.width, canvas.height))
+    (left, top), (right, bottom) = np.floor(inside.min(axis=0)).astype(int), np.ceil(inside.max(axis=0)).astype(int)
+    if right <= left or bottom <= top:
+        return
+    area = np.zeros((bottom - top, right - left), np.uint8)
+    cv2.fillPoly(area, [fixed(outline - (left, top))], 255, cv2.LINE_8, 4)
+    size = max(3, (bottom - top) // 2 | 1)
+    change = cv2.blur(area, (size, size)).astype(np.float32) * ((heat(degrees) - heat(0)) / 255)
+    warmth = canvas.paint[top:bottom, left:right, 3]
+    warmth[...] = np.clip(warmth + change, 0, 255)
+
+
+def horizon_row(stage: Stage) -> int:
+    """The first row that shows ground."""
+    return int(np.clip(np.ceil(stage.camera.horizon), 0, stage.canvas.height - 1))
+
+
+def _flat(camera: Camera, corners: Points) -> Points:
+    """Outline in pixels of a flat polygon by its corners (x, z)."""
+    return camera.project(np.stack([corners[:, 0], np.zeros(len(corners)), corners[:, 1]], axis=1))
+
+
+def _lay_texture(stage: Stage, shape: tuple[int, int], cell: float) -> NDArray[np.float32]:
+    """The noise sheet on the ground as the camera sees it, with `cell` metres for one of its pixels; 0 beyond it."""
+    camera, rng = stage.camera, stage.rng
+    below = horizon_row(stage) + 0.25 - camera.horizon  # how far the first row lies under the horizon
+    across, along = SHEET / 2, rng.uniform(0, 20)
+    to_sheet = np.array(
+        [
+            [camera.eye / cell, across, below * across - camera.centre * camera.eye / cell],
+            [0, along, camera.focal * camera.eye / cell + below * along],
+            [0, 1, below],
+        ]
+    )
+    size = (shape[1], shape[0])
+    laid: NDArray[np.float32] = cv2.warpPerspective(
+        sheet(), to_sheet, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    )
+    return laid

@@ -1,0 +1,273 @@
+"""Cars, vans, trucks and buses: a side view pulled across the width, seen from any direction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from fuseloop.datasets.synthesis.canvas import Mark, Points, paint
+from fuseloop.datasets.synthesis.conditions import RGB
+from fuseloop.datasets.synthesis.ground import warm_ground
+from fuseloop.datasets.synthesis.stage import Stage
+from fuseloop.datasets.synthesis.street import Lamp
+
+CAR = 1
+CAR_BOX = 2
+BODIES: list[RGB] = [
+    (226, 228, 230), (30, 32, 36), (150, 154, 160), (92, 96, 102), (132, 26, 30), (32, 58, 120), (206, 206, 200),
+    (60, 84, 70), (190, 160, 60), (240, 240, 240), (48, 50, 58), (110, 130, 150),
+]  # fmt: skip
+
+
+class Shape(NamedTuple):
+    """The side view of a kind of vehicle, front at 0.
+
+    Attributes:
+        length: Metres.
+        width: Metres.
+        height: Metres.
+        profile: Outline from the front bumper over the roof to the rear one, in shares of length and height.
+        glass: Which edges of the profile are glass.
+        belt: Height of the lower edge of the side windows, as a share.
+        windows: Side windows as outlines in shares of length and height.
+        axles: Their places, as shares of length.
+        radius: Radius of the wheels in metres.
+        lamps: Height of the lamps, as a share.
+    """
+
+    length: float
+    width: float
+    height: float
+    profile: tuple[tuple[float, float], ...]
+    glass: tuple[int, ...]
+    belt: float
+    windows: tuple[tuple[tuple[float, float], ...], ...]
+    axles: tuple[float, ...] = (0.19, 0.80)
+    radius: float = 0.32
+    lamps: float = 0.48
+
+
+SHAPES = {
+    "sedan": Shape(
+        4.5, 1.78, 1.45,
+        ((0, 0.17), (0.0, 0.42), (0.03, 0.53), (0.28, 0.63), (0.42, 0.97), (0.55, 1), (0.70, 0.98), (0.86, 0.68),
+         (0.98, 0.63), (1, 0.45), (1, 0.2)),
+        (3, 6), 0.64,
+        (((0.335, 0.66), (0.44, 0.92), (0.55, 0.94), (0.55, 0.66)), ((0.57, 0.66), (0.57, 0.94), (0.69, 0.92), (0.79, 0.68))),
+    ),
+    "hatch": Shape(
+        3.9, 1.7, 1.52,
+        ((0, 0.17), (0.0, 0.42), (0.03, 0.52), (0.25, 0.63), (0.41, 0.96), (0.6, 1), (0.88, 0.95), (0.98, 0.62), (1, 0.45),
+         (1, 0.2)),
+        (3, 6), 0.63,
+        (((0.31, 0.65), (0.43, 0.91), (0.56, 0.94), (0.56, 0.65)), ((0.58, 0.65), (0.58, 0.94), (0.84, 0.9), (0.88, 0.67))),
+    ),
+    "suv": Shape(
+        4.6, 1.85, 1.72,
+        ((0, 0.2), (0.0, 0.48), (0.04, 0.58), (0.25, 0.65), (0.38, 0.97), (0.6, 1), (0.93, 0.97), (0.98, 0.66), (1, 0.5),
+         (1, 0.22)),
+        (3, 6), 0.64,
+        (((0.31, 0.67), (0.41, 0.92), (0.54, 0.94), (0.54, 0.67)), ((0.56, 0.67), (0.56, 0.94), (0.74, 0.93), (0.74, 0.67)),
+         ((0.76, 0.68), (0.76, 0.92), (0.9, 0.9), (0.93, 0.68))),
+        radius=0.37,
+    ),
+    "van": Shape(
+        4.7, 1.8, 2.0,
+        ((0, 0.16), (0.0, 0.4), (0.05, 0.5), (0.2, 0.95), (0.3, 1), (0.97, 0.99), (1, 0.52), (1, 0.16)),
+        (2, 5), 0.52,
+        (((0.12, 0.54), (0.22, 0.9), (0.4, 0.92), (0.4, 0.54)), ((0.43, 0.54), (0.43, 0.92), (0.66, 0.92), (0.66, 0.54)),
+         ((0.69, 0.54), (0.69, 0.92), (0.94, 0.91), (0.95, 0.54))),
+    ),
+    "truck": Shape(
+        6.6, 2.2, 2.9,
+        ((0, 0.14), (0.0, 0.38), (0.03, 0.72), (0.06, 0.78), (0.24, 0.78), (0.25, 1), (1, 1), (1, 0.2)),
+        (1,), 0.42,
+        (((0.05, 0.44), (0.07, 0.72), (0.18, 0.72), (0.18, 0.44)),),
+        axles=(0.14, 0.76), radius=0.42, lamps=0.25,
+    ),
+    "bus": Shape(
+        10.5, 2.5, 3.1,
+        ((0, 0.1), (0.0, 0.4), (0.02, 0.97), (0.04, 1), (1, 1), (1, 0.4), (1, 0.1)),
+        (1, 4), 0.4,
+        tuple(((a, 0.45), (a, 0.82), (a + 0.12, 0.82), (a + 0.12, 0.45)) for a in (0.04, 0.18, 0.32, 0.46, 0.6, 0.74)),
+        axles=(0.2, 0.74), radius=0.48, lamps=0.22,
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Vehicle:
+    """One vehicle as placed.
+
+    Attributes:
+        shape: Its kind.
+        x: Middle of its footprint.
+        z: Middle of its footprint.
+        yaw: Heading in radians: 0 drives towards the camera, pi away from it.
+        colour: Body.
+        warmth: 0 when it stood for hours, 1 when it has just driven far.
+        contrast: Degrees between a cold body and the road; near 0 it is nearly invisible in infrared.
+        lights: Whether its lamps burn.
+    """
+
+    shape: Shape
+    x: float
+    z: float
+    yaw: float
+    colour: RGB
+    warmth: float
+    contrast: float
+    lights: bool
+
+    def place(self, across: Points, up: Points | float, along: Points) -> Points:
+        """Points of the vehicle, N, to the world, N×3: across it, up, and along it from front to rear."""
+        sine, cosine = np.sin(self.yaw), np.cos(self.yaw)
+        points = np.empty((np.size(along), 3))
+        points[:, 0] = self.x + across * cosine + along * sine
+        points[:, 1] = up
+        points[:, 2] = self.z - across * sine + along * cosine
+        return points
+
+    def footprint(self, grow: float = 0.0) -> Points:
+        """The corners on the ground, 4×3, with a margin in metres."""
+        half, reach = self.shape.width / 2 + grow, self.shape.length / 2 + grow
+        return self.place(np.array([-half, half, half, -half]), 0.0, np.array([-reach, -reach, reach, reach]))
+
+
+class _Body:
+    """The geometry of one vehicle in the view of one camera."""
+
+    def __init__(self, stage: Stage, vehicle: Vehicle) -> None:
+        self.camera, self.vehicle = stage.camera, vehicle
+        shape = vehicle.shape
+        profile = np.array(shape.profile)
+        self.up, self.along = profile[:, 1] * shape.height, (profile[:, 0] - 0.5) * shape.length
+        half = self.half(self.up)
+        self.left = vehicle.place(-half, self.up, self.along)
+        self.right = vehicle.place(half, self.up, self.along)
+        self.footprint = stage.camera.project(vehicle.footprint())
+        self.eye = np.array([0, stage.camera.eye, 0])
+        away = np.array([vehicle.x, 0, vehicle.z])
+        self.heading = np.array([np.sin(vehicle.yaw), 0, np.cos(vehicle.yaw)])  # from front to rear
+        self.side = 1 if away @ np.array([np.cos(vehicle.yaw), 0, -np.sin(vehicle.yaw)]) < 0 else -1
+        self.shows_front = bool(away @ self.heading > 0)
+
+    def half(self, up: Points) -> Points:
+        """Half the width at a height: cabins of cars lean inwards."""
+        shape = self.vehicle.shape
+        lean = 0.2 if shape.length < 5 else 0.0
+        return shape.width / 2 * (1 - lean * np.clip((up / shape.height - shape.belt) / (1 - shape.belt), 0, 1))
+
+    def on_side(self, outline: Points, side: int, inset: float = 0.0) -> Points:
+        """Points (share of the length, metres up) on one side, as pixels."""
+        across = side * (self.half(outline[:, 1]) - inset)
+        along = (outline[:, 0] - 0.5) * self.vehicle.shape.length
+        return self.camera.project(self.vehicle.place(across, outline[:, 1], along))
+
+    def at_end(self, left: float, low: float, right: float, high: float) -> Points:
+        """A rectangle in metres on the end that faces the camera, as pixels."""
+        along = (-0.501 if self.shows_front else 0.501) * self.vehicle.shape.length
+        across, up = np.array([left, right, right, left]), np.array([high, high, low, low])
+        return self.camera.project(self.vehicle.place(across, up, np.full(4, along)))
+
+    def faces(self) -> list[tuple[int, Points, float]]:
+        """The visible faces across the width, far to near: edge of the profile, outline, and how much it looks up."""
+        corners = np.stack([self.left[:-1], self.right[:-1], self.right[1:], self.left[1:]], axis=1)
+        to_middle = corners.mean(axis=1) - self.eye
+        rise, run = np.diff(self.up), np.diff(self.along)
+        outward = np.array([0, 1, 0]) * run[:, None] - self.heading * rise[:, None]
+        order = np.argsort(-np.linalg.norm(to_middle, axis=1))
+        seen = (outward * to_middle).sum(axis=1) < 0
+        upward = np.maximum(run, 0) / (np.abs(rise) + np.abs(run) + 1e-9)
+        return [(int(i), self.camera.project(corners[i]), float(upward[i])) for i in order if seen[i]]
+
+
+def draw_vehicle(stage: Stage, vehicle: Vehicle, light: float) -> list[Lamp]:
+    """Draws a vehicle and returns its burning headlamps that face the camera."""
+    canvas, _, conditions, _ = stage
+    shape, body, warmth = vehicle.shape, _Body(stage, vehicle), vehicle.warmth
+    if warmth > 0.3:
+        warm_ground(stage, body.footprint, 8 * warmth)
+    mark = canvas.begin(CAR, vehicle.z)
+    metal = conditions.road + vehicle.contrast + 4.5 * warmth
+    cabin = max(0.5 * (conditions.sky + metal), metal - 9) + 2 * warmth  # panes mirror the cold sky
+    glass: RGB = (30, 36, 42) if conditions.night else (60, 72, 82)
+    tyre = paint((26, 26, 27), conditions.road + 1 + 9 * warmth, light)
+
+    angle = np.arange(14) * (2 * np.pi / 14)
+    rim = np.stack([np.cos(angle) / shape.length, np.sin(angle)], axis=1) * shape.radius
+    wheels = [rim + (axle, shape.radius) for axle in shape.axles]
+    for wheel in wheels:
+        for side in (-body.side, body.side):
+            canvas.fill(hull(body.on_side(wheel, side), body.on_side(wheel, side, 0.24)), tyre, mark)
+    low = np.array([(0.03, 0.17), (0.97, 0.17), (0.97, 0.32), (0.03, 0.32)]) * (1, shape.height)
+    underside = hull(body.on_side(low, -1, 0.1), body.on_side(low, 1, 0.1))
+    canvas.fill(underside, paint((16, 16, 17), metal + 6 * warmth), mark)
+
+    for edge, outline, upward in body.faces():
+        hood = 0 < edge < shape.glass[0]
+        ink = paint(vehicle.colour, metal + (9 * warmth if hood else 0), light * (0.62 + 0.45 * upward))
+        canvas.fill(outline, ink, mark)
+        if edge in shape.glass:
+            pane = outline + (outline.mean(axis=0) - outline) * 0.1
+            canvas.fill(pane, paint(glass, cabin, light))
+
+    sunlit = 0.85 if not conditions.sunny else (1.0 if _faces_sun(stage, body) else 0.66)
+    canvas.fill(
+        body.on_side(np.array(shape.profile) * (1, shape.height), body.side),
+        paint(vehicle.colour, metal + 0.5, light * sunlit),
+        mark,
+    )
+    sill = np.array([(0.01, 0.17), (0.99, 0.19), (0.99, 0.34), (0.01, 0.34)]) * (1, shape.height)
+    canvas.fill(body.on_side(sill, body.side), paint(vehicle.colour, metal + 1.5 * warmth, light * sunlit * 0.72))
+    panes = [body.on_side(np.array(window) * (1, shape.height), body.side) for window in shape.windows]
+    canvas.fill_all(np.array(panes), paint(glass, cabin + 1, light * 0.9))
+    hub = paint((120, 122, 126), conditions.road + 2 + 12 * warmth, light * 0.8)
+    for wheel in wheels:
+        canvas.fill(body.on_side(wheel, body.side), tyre, mark)
+        canvas.fill(body.on_side(wheel + (wheel.mean(axis=0) - wheel) * 0.42, body.side), hub)
+    lamps = _draw_end(stage, vehicle, body, metal, mark, light)
+    canvas.end(mark, CAR_BOX)
+    return lamps
+
+
+def _draw_end(stage: Stage, vehicle: Vehicle, body: _Body, metal: float, mark: Mark, light: float) -> list[Lamp]:
+    """Draws lamps, plate and grille of the front, or lamps, plate and exhaust of the rear."""
+    canvas, shape, warmth = stage.canvas, vehicle.shape, vehicle.warmth
+    half, top = shape.width / 2, shape.lamps * shape.height
+    outlines = np.array([body.at_end(side * 0.95 * half, top - 0.16, side * 0.62 * half, top) for side in (-1, 1)])
+    canvas.fill(body.at_end(-0.26, 0.42, 0.26, 0.53), paint((216, 214, 196), metal, light))
+    if body.shows_front:
+        grille = paint((22, 22, 24), metal + 14 * warmth, light)
+        canvas.fill(body.at_end(-0.55 * half, top - 0.18, 0.55 * half, top - 0.03), grille)
+        canvas.fill(body.at_end(-0.75 * half, 0.27, 0.75 * half, 0.4), grille)
+        if not vehicle.lights:
+            canvas.fill_all(outlines, paint((220, 222, 220), metal, light))
+            return []
+        canvas.fill_all(outlines, paint((255, 248, 226), metal + 8), mark._replace(glow=255))
+        places = [outline.mean(axis=0) for outline in outlines]
+        power = stage.rng.uniform(0.15, 0.6) if stage.conditions.night else 0.05
+        return [Lamp(x, y, vehicle.z, y, power, (1.0, 0.97, 0.88)) for x, y in places]
+    if vehicle.lights:
+        glow = 200 if stage.chance(0.4) else 70
+        canvas.fill_all(outlines, paint((255, 30, 22), metal + 4), mark._replace(glow=glow))
+    else:
+        canvas.fill_all(outlines, paint((150, 24, 24), metal, light))
+    if warmth > 0.2:
+        exhaust = body.at_end(0.45 * half, 0.22, 0.6 * half, 0.29)
+        canvas.fill(exhaust, paint((40, 40, 40), metal + 30 * warmth, light), mark)
+    return []
+
+
+def _faces_sun(stage: Stage, body: _Body) -> bool:
+    """Whether the visible side looks to the half of the sky with the sun."""
+    return bool(body.side * np.cos(body.vehicle.yaw) * stage.conditions.sun_side > 0)
+
+
+def hull(first: Points, second: Points) -> Points:
+    """The convex outline around two polygons."""
+    both = np.concatenate([first, second]).clip(-1e5, 1e5).astype(np.float32)
+    return cv2.convexHull(both)[:, 0].astype(np.float64)
