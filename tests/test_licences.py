@@ -1,0 +1,70 @@
+"""LICENSES.md lists every dependency, none of which has terms that reach into this library or forbid a use."""
+
+from importlib.metadata import distribution
+
+import pytest
+
+from tools import licences
+
+LEDGER = (licences.ROOT / "LICENSES.md").read_text(encoding="utf-8")
+ROWS = {licences.canonical(row.name): row for _, rows in licences.tables() for row in rows}
+USERS, DEVELOPERS = licences.declared()
+
+
+def pinned_versions_are_installed() -> bool:
+    """Whether this is the environment that the ledger describes, and not one with other versions or a GPU build."""
+    return all(distribution(name).version.split("+")[0] == row.version for name, row in ROWS.items())
+
+
+def test_no_installed_dependency_has_a_refused_licence():
+    assert licences.refused() == []
+
+
+@pytest.mark.parametrize("name", [*USERS, *DEVELOPERS])
+def test_every_declared_dependency_is_listed_with_its_version_and_purpose(name):
+    row = ROWS[name]
+    assert row.version != "not pinned"
+    assert row.licence != "not stated"
+    assert row.purpose, f"pyproject.toml should say in a comment what {name} is for"
+    assert f"| {row.name} | {row.version} | " in LEDGER, "run `make licences`"
+
+
+def test_the_ledger_is_the_one_that_the_command_makes():
+    if not pinned_versions_are_installed():
+        pytest.skip("made from the versions of constraints.txt; others are installed")
+    assert licences.ledger() == LEDGER, "run `make licences`"
+
+
+@pytest.mark.parametrize(
+    "licence",
+    ["GPL-3.0-only", "AGPL-3.0", "GNU General Public License v3 (GPLv3)", "PolyForm Noncommercial", "CC BY-NC 4.0"],
+)
+def test_copyleft_and_restricted_licences_are_refused(licence):
+    assert not licences.accepted(licence)
+
+
+@pytest.mark.parametrize(
+    "licence",
+    [
+        "MIT",
+        "Apache-2.0",
+        "MPL-2.0 AND MIT",
+        "LGPL-3.0-or-later",
+        "GNU Lesser General Public License v3 (LGPLv3)",
+        "ISC",
+    ],
+)
+def test_permissive_and_file_wise_licences_are_accepted(licence):
+    assert licences.accepted(licence)
+
+
+def test_what_the_dependencies_need_is_followed_through_their_extras():
+    """lightning-fabric asks for fsspec[http], which alone brings aiohttp."""
+    assert "aiohttp" in licences.needed_by(["lightning-fabric"])
+    assert "aiohttp" not in licences.needed_by(["fsspec"])
+
+
+def test_a_refused_licence_fails_the_command(monkeypatch, capsys):
+    monkeypatch.setattr(licences, "licence_of", lambda name: "GPL-3.0-only" if name == "rich" else "MIT")
+    assert licences.main(["--check"]) == 1
+    assert "rich: GPL-3.0-only" in capsys.readouterr().out
