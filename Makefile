@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test lint bench docs clean
+.PHONY: setup demo test smoke parity lint licences bench clean
 setup: .venv/.ready
 
 .venv/.ready: pyproject.toml constraints.txt
@@ -16,10 +16,21 @@ demo: setup
 test: setup
 	$(BIN)/python -m pytest
 
+# Some real pairs of every folder of FUSELOOP_DATA, by the real command; says so and does nothing when it is not set.
+smoke: setup
+	$(BIN)/python tools/smoke.py
+
+# Against the golden values in FUSELOOP_FIXTURES where it is set, else against those that are committed.
+parity: setup
+	$(BIN)/python tools/parity.py $(if $(FUSELOOP_FIXTURES),$(FUSELOOP_FIXTURES)/networks,tests/oracles/networks)
+
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+licences: setup
+	$(BIN)/python tools/licences.py
 
 # make bench runs every benchmark, make bench ONLY=fuse one of them.
 bench: setup
