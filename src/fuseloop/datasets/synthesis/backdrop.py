@@ -22,6 +22,9 @@ LIT: list[RGB] = [(255, 236, 190), (255, 214, 140), (226, 240, 255), (255, 250, 
 NIGHT_GLOWS: list[RGB] = [(26, 22, 18), (14, 18, 26), (34, 26, 16), (9, 10, 13)]
 
 
+BRIGHTNESS = np.linspace(0, 1.5, 256)[:, None]
+
+
 class Wall(NamedTuple):
     """A vertical plane from (x0, z0) to (x1, z1) on the ground."""
 
@@ -36,7 +39,8 @@ def draw_sky(stage: Stage) -> None:
     canvas, camera, conditions, rng = stage
     rows = int(np.clip(np.ceil(camera.horizon) + 2, 1, canvas.height))
     down = (np.arange(rows, dtype=np.float32) / max(camera.horizon, 1))[:, None]
-    clouds = texture(rng, rows, canvas.width, canvas.width / 120) + np.float32(rng.uniform(-1.2, 1.0))
+    clouds = texture(rng, rows, canvas.width, canvas.width / 100)
+    clouds = cv2.blur(clouds, (canvas.width // 60 | 1, canvas.width // 90 | 1)) + np.float32(rng.uniform(-1.2, 0.8))
     clouds = np.clip(clouds, 0, 1) * np.minimum(1, 0.4 + down)
     if conditions.night:
         top, low, cloud, curve = (5.0, 7.0, 13.0), stage.pick(NIGHT_GLOWS), (30.0, 30.0, 32.0), down**3
@@ -44,11 +48,11 @@ def draw_sky(stage: Stage) -> None:
     else:
         top, low = (96.0, 146.0, 214.0) if conditions.sunny else (186.0, 194.0, 204.0), (214.0, 226.0, 240.0)
         cloud, curve = (248.0, 248.0, 250.0), down**1.5
-    for channel in range(3):
-        clear = top[channel] + (low[channel] - top[channel]) * curve
-        canvas.paint[:rows, :, channel] = clear + (cloud[channel] - clear) * clouds
-    warmth = heat(conditions.sky) + (heat(conditions.air) - heat(conditions.sky)) * (0.75 * down**2.5 + 0.3 * clouds)
-    canvas.paint[:rows, :, 3] = np.clip(warmth, 0, 255)
+    clear = [high + (deep - high) * curve for high, deep in zip(top, low, strict=True)]
+    planes = [shade + (white - shade) * clouds for shade, white in zip(clear, cloud, strict=True)]
+    air, zenith = heat(conditions.air), heat(conditions.sky)
+    planes.append(zenith + (air - zenith) * (0.75 * down**2.5 + 0.3 * clouds))
+    canvas.paint[:rows] = cv2.merge([plane.astype(np.uint8) for plane in planes])
     canvas.labels[:rows] = Mark(0, 0, 0, glow=255)
 
 
@@ -134,9 +138,9 @@ def _stamp(
     z: float,
 ) -> None:
     """Puts textured foliage where a mask says; bright clumps are turned to the sky and so are cooler."""
-    levels = np.linspace(0, 1.5, 256)[:, None]
-    shades = np.concatenate([levels * np.array(colour), heat(stage.conditions.foliage) + 6 - 8 * levels], axis=1)
-    palette = pack(shades.clip(0, 255))
+    r, g, b = colour
+    darkest = heat(stage.conditions.foliage) + 6
+    palette = pack((BRIGHTNESS * (r, g, b, -8) + (0, 0, 0, darkest)).clip(0, 255))
     bright = np.clip(light * 170 + leaves * 51, 20, 255).astype(np.uint8)
     stage.canvas.stamp(top, left, inside, palette[bright], Mark(0, 0, nearness(z)))
 
@@ -154,7 +158,7 @@ def draw_tree(stage: Stage, x: float, z: float, tall: float, light: float) -> No
     top, spread = foot - tall * scale, tall * rng.uniform(0.22, 0.4) * scale
     clumps = [
         (fork[0] + rng.uniform(-0.8, 0.8) * spread, top + rng.uniform(0.15, 0.55) * (fork[1] - top))
-        for _ in range(rng.integers(2, 5))
+        for _ in range(rng.integers(2, 5) if spread > 0.04 * canvas.height else 1)
     ]
     for tip in clumps:
         canvas.fill(limb(fork, tip, girth * 0.6, girth * 0.2), bark, mark)
@@ -172,7 +176,7 @@ def draw_hedge(stage: Stage, wall: Wall, rise: float, light: float) -> None:
     for share in np.linspace(1, 0, count) ** 1.6:
         x, z = wall.x0 + (wall.x1 - wall.x0) * share, wall.z0 + (wall.z1 - wall.z0) * share
         scale = camera.focal / z
-        radii = (rise * rng.uniform(0.9, 1.4) * scale, rise * rng.uniform(0.55, 0.75) * scale)
+        radii = (rise * rng.uniform(1.3, 2.2) * scale, rise * rng.uniform(0.55, 0.75) * scale)
         draw_crown(stage, camera.at(x, rise * 0.4, z), radii, z, (r, g, b), max(0.4, scale / 50))
 
 
@@ -184,26 +188,32 @@ def draw_facade(stage: Stage, wall: Wall, tall: float, colour: RGB, light: float
     mark = Mark(0, 0, nearness((z0 + z1) / 2))
     warm = conditions.wall + rng.uniform(-1.5, 1.5) + (5 * (light - 0.8) if conditions.sunny else 0)
 
-    def panels(rectangles: list[tuple[float, float, float, float]]) -> Points:
-        """Rectangles on the wall, K×4×2, by left and right as shares of its length, low and high in metres."""
-        left, right, low, high = np.array(rectangles).reshape(-1, 4).T
-        share, up = np.stack([left, right, right, left], axis=1), np.stack([high, high, low, low], axis=1)
-        return camera.project(np.stack([x0 + share * (x1 - x0), up, z0 + share * (z1 - z0)], axis=2))
-
-    canvas.fill_all(panels([(0, 1, 0, tall)]), paint(colour, warm, light), mark)
     storey, bay, base = rng.uniform(2.9, 3.8), rng.uniform(2.4, 4.5), rng.uniform(0.7, 1.2)
     broad, rise = rng.uniform(0.35, 0.75), rng.uniform(1.2, 2.0)
     bays, storeys = max(1, int(length / bay)), max(1, int(tall / storey))
-    if stage.chance(0.6):
-        trims = [(0.0, 1.0, floor * storey - 0.12, floor * storey + 0.15) for floor in range(1, storeys)]
-        canvas.fill_all(panels(trims), paint(colour, warm - 0.5, light * rng.uniform(0.75, 1.2)))
-    windows = panels(
-        [
-            ((index - broad / 2) / bays, (index + broad / 2) / bays, low, min(low + rise, tall - 0.2))
-            for low in np.arange(storeys) * storey + base
-            for index in np.arange(bays) + 0.5
-        ]
+    door, width = rng.uniform(0.2, 0.8), min(0.15, rng.uniform(0.6, 2.5) / length)
+    rectangles = [(0.0, 1.0, 0.0, tall), (door - width, door + width, 0.0, 2.5)]
+    rectangles += [(0.0, 1.0, floor * storey - 0.12, floor * storey + 0.15) for floor in range(1, storeys)]
+    rectangles += [
+        ((index + 0.5 - broad / 2) / bays, (index + 0.5 + broad / 2) / bays, low, min(low + rise, tall - 0.2))
+        for low in (floor * storey + base for floor in range(storeys))
+        for index in range(bays)
+    ]
+    # Left and right as shares of the length, low and high in metres.
+    edges = np.array(rectangles)
+    corners = np.empty((len(edges), 4, 3))
+    share = edges[:, [0, 1, 1, 0]]
+    corners[..., 0], corners[..., 1], corners[..., 2] = (
+        x0 + share * (x1 - x0),
+        edges[:, [3, 3, 2, 2]],
+        z0 + share * (z1 - z0),
     )
+    panels = camera.project(corners)
+    face, entrance, trims, windows = panels[:1], panels[1:2], panels[2 : storeys + 1], panels[storeys + 1 :]
+
+    canvas.fill_all(face, paint(colour, warm, light), mark)
+    if stage.chance(0.6):
+        canvas.fill_all(trims, paint(colour, warm - 0.5, light * rng.uniform(0.75, 1.2)))
     at_work = np.where(rng.random(storeys) < 0.3, 0.7, 0.12).repeat(bays)  # on some floors nearly all windows are lit
     lit = (rng.random(storeys * bays) < at_work) & conditions.night
     glass: RGB = (46, 54, 62) if conditions.night or stage.chance(0.6) else (120, 140, 158)
@@ -212,8 +222,6 @@ def draw_facade(stage: Stage, wall: Wall, tall: float, colour: RGB, light: float
     shine = mark._replace(glow=int(rng.integers(90, 256)))
     canvas.fill_all(windows[lit], paint(stage.pick(LIT), warm + rng.uniform(0, 4)), shine)
     if stage.chance(0.5):  # a door or a shop front
-        at, half = rng.uniform(0.2, 0.8), min(0.15, rng.uniform(0.6, 2.5) / length)
-        entrance = panels([(at - half, at + half, 0, 2.5)])
         if conditions.night and stage.chance(0.6):
             canvas.fill_all(entrance, paint(stage.pick(LIT), warm + 5), mark._replace(glow=255))
         else:

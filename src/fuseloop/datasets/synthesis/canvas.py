@@ -17,7 +17,6 @@ Paint: TypeAlias = tuple[float, float, float, float]
 """Reflectance R, G, B in [0, 255] and a temperature byte (see `heat`)."""
 
 SUBPIXEL_BITS = 4
-FAR_OUT = 30_000.0  # pixels; shapes beyond are cut there, so that fixed-point coordinates cannot overflow
 NEAREST = 0.7  # metres; what is nearer to the camera, or behind it, is drawn as if it were here
 COLDEST, DEGREES = -25.0, 75.0  # degrees Celsius: the coldest temperature, and the range, that a byte can hold
 
@@ -168,7 +167,7 @@ def pack(pixels: NDArray[Any]) -> NDArray[np.uint32]:
 
 def fixed(points: Points) -> NDArray[np.int32]:
     """Pixel coordinates in the fixed point that the drawing routines take."""
-    return np.rint(points.clip(-FAR_OUT, FAR_OUT) * (1 << SUBPIXEL_BITS)).astype(np.int32)
+    return np.rint(points * (1 << SUBPIXEL_BITS)).astype(np.int32)
 
 
 def quad(left: float, top: float, right: float, bottom: float) -> Points:
@@ -176,10 +175,18 @@ def quad(left: float, top: float, right: float, bottom: float) -> Points:
     return np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
 
 
-def ellipse(column: float, row: float, across: float, down: float, sides: int = 12) -> Points:
-    """An upright ellipse as an outline, by its two radii."""
+def _circle(sides: int) -> Points:
     angle = np.arange(sides) * (2 * np.pi / sides)
-    return np.stack([column + across * np.cos(angle), row + down * np.sin(angle)], axis=1)
+    return np.stack([np.cos(angle), np.sin(angle)], axis=1)
+
+
+CIRCLE = _circle(14)
+"""A circle of radius 1 as an outline."""
+
+
+def ellipse(column: float, row: float, across: float, down: float) -> Points:
+    """An upright ellipse as an outline, by its two radii."""
+    return CIRCLE * (across, down) + (column, row)  # noqa: RUF005
 
 
 def limb(start: tuple[float, float], stop: tuple[float, float], thick: float, thin: float) -> Points:

@@ -172,11 +172,12 @@ def shade_ground(
     depths = camera.focal * camera.eye / (np.arange(shape[0], dtype=np.float32)[:, None] + 0.5)
     coarse *= np.clip(1 - depths / 45, 0, 1)  # far away a texture is finer than a pixel
     fine *= np.clip(1 - depths / 9, 0, 1)
+    planes = [plane.astype(np.float32) for plane in cv2.split(ground)]
     reflected = lit * (1 + 0.07 * (fine + coarse))
-    for channel in range(3):
-        ground[..., channel] = np.clip(ground[..., channel] * reflected, 0, 255)
-    degrees = 0.25 * fine + 0.5 * coarse - (1 - lit) * conditions.shade
-    ground[..., 3] = np.clip(ground[..., 3] + degrees * (255 / DEGREES), 0, 255)
+    for plane in planes[:3]:
+        plane *= reflected
+    planes[3] += (0.25 * fine + 0.5 * coarse - (1 - lit) * conditions.shade) * (255 / DEGREES)
+    canvas.paint[top:] = cv2.merge([cv2.convertScaleAbs(np.maximum(plane, 0)) for plane in planes])
     return light
 
 

@@ -278,9 +278,9 @@ def _side(stage: Stage, road: Road, side: int) -> Iterator[Prop]:
             z += long + rng.uniform(0, 10)
     if character in ("trees", "mixed"):
         z = rng.uniform(4, 12)
-        while z < far:
+        while z < min(far, 60):
             yield _tree(stage, road.x(side * (edge - rng.uniform(0, 1.5)), z), z)
-            z += rng.uniform(3, 12)
+            z += rng.uniform(3, 12) * (1 + z / 40)
     if stage.chance(0.1 if character == "houses" else 0.4):
         x, start, stop = side * (edge - 1.2), rng.uniform(4, 10), min(rng.uniform(14, 45), far)
         wall = Wall(road.x(x, start), start, road.x(x, stop), stop)

@@ -198,7 +198,7 @@ def draw_bicycle(stage: Stage, rider: Person | None, x: float, z: float, turn: f
     turn = max(turn, 0.12)
     base, radius, scale = 0.53 * turn, 0.34, figure.scale
     for place in (-base, base):
-        wheel = ellipse(*figure.spot((place, radius)), radius * turn * scale, radius * scale, 18)
+        wheel = ellipse(*figure.spot((place, radius)), radius * turn * scale, radius * scale)
         canvas.claim(wheel, mark)  # the label is the whole disc, as annotators draw it; one can see through the wheel
         canvas.stroke(np.concatenate([wheel, wheel[:1]]), 0.045 * scale, rubber, mark)
     crank, seat, bars, head = (-0.08 * turn, 0.28), (-0.2 * turn, 0.85), (0.36 * turn, 0.98), (0.34 * turn, 0.75)

@@ -5,7 +5,7 @@ Colours are kept as three planes here, 3×H×W, because the arithmetic is faster
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import cv2
 import numpy as np
@@ -17,6 +17,9 @@ from fuseloop.datasets.synthesis.noise import normal, texture
 from fuseloop.datasets.synthesis.stage import Stage
 from fuseloop.datasets.synthesis.street import Lamp
 
+Bytes: TypeAlias = NDArray[np.uint8]
+
+GAIN_STEPS = 4000  # of the thermal camera's response curve
 CLEAR_AIR = 0.004  # extinction per metre below which fog is not worth computing
 
 
@@ -44,19 +47,19 @@ def see_visible(stage: Stage, lamps: list[Lamp], smoke: list[Smoke]) -> NDArray[
     """What the visible camera records, H×W×3 uint8 RGB."""
     canvas, _, conditions, rng = stage
     size = _size(stage)
-    near = canvas.labels[..., 2]
-    radiance = _planes(canvas.paint[..., :3])
+    near, glow = cv2.extractChannel(canvas.labels, 2), cv2.extractChannel(canvas.labels, 3)
+    radiance = np.stack(cv2.split(canvas.paint)[:3]).astype(np.float32)
     radiance *= 1 / 255
     radiance *= 1 + 0.05 * texture(rng, canvas.height, canvas.width, size)  # nothing is quite even
-    radiance *= _light(stage, lamps) + _shine(stage)
+    radiance *= _light(stage, near, lamps) + _shine(stage, near, glow)
     if conditions.fog > CLEAR_AIR:
-        clear = cv2.LUT(near, np.exp(-conditions.fog * DEPTHS).astype(np.float32))
+        clear = _look_up(near, np.exp(-conditions.fog * DEPTHS))
         haze = _colour(conditions.ambient) * np.float32(0.5 if conditions.night else 0.62)
         radiance = (radiance - haze) * clear + haze
     for cloud in smoke:
-        _lay_smoke(stage, radiance, cloud)
+        _lay_smoke(stage, radiance, near, cloud)
     if conditions.night:
-        radiance += _glare(stage, lamps)
+        radiance += _glare(stage, glow, lamps)
     elif conditions.sunny and stage.chance(0.2):
         radiance += _veil(stage)
     exposure = rng.uniform(1.2, 2.6) if conditions.night else rng.uniform(1.25, 1.9)
@@ -75,11 +78,11 @@ def see_infrared(stage: Stage) -> NDArray[np.uint8]:
     """What the thermal camera records, H×W uint8: temperatures through blur, noise, and an automatic gain."""
     canvas, _, conditions, rng = stage
     height, width, size = canvas.height, canvas.width, _size(stage)
-    celsius = canvas.paint[..., 3].astype(np.float32) * (DEGREES / 255) + COLDEST
+    celsius = cv2.extractChannel(canvas.paint, 3).astype(np.float32) * (DEGREES / 255) + COLDEST
     celsius += texture(rng, height, width, size) * rng.uniform(0.1, 0.4)  # materials differ
     if conditions.fog > CLEAR_AIR:
-        reach = np.exp(-0.25 * conditions.fog * np.minimum(DEPTHS, 300)).astype(np.float32)
-        celsius = (celsius - conditions.air) * cv2.LUT(canvas.labels[..., 2], reach) + np.float32(conditions.air)
+        clear = _look_up(cv2.extractChannel(canvas.labels, 2), np.exp(-0.25 * conditions.fog * np.minimum(DEPTHS, 300)))
+        celsius = (celsius - np.float32(conditions.air)) * clear + np.float32(conditions.air)
     cv2.GaussianBlur(celsius, (0, 0), rng.uniform(0.5, 1.1) * max(1.0, size**0.5), dst=celsius)
     step = (slice(None, None, max(1, height // 60)), slice(None, None, max(1, width // 80)))
     sample, near = celsius[step].ravel(), canvas.labels[..., 2][step].ravel()
@@ -92,10 +95,10 @@ def see_infrared(stage: Stage) -> NDArray[np.uint8]:
     celsius += normal(rng, (height, width)) * noise
     celsius += normal(rng, (1, width)) * noise * rng.uniform(0.2, 0.8)  # columns share an amplifier
     celsius += normal(rng, (height, 1)) * noise * 0.2
-    unit = np.clip((celsius - low) * (1 / (high - low)), 0, 1.2)
-    gain = rng.uniform(110, 250)
-    seen: NDArray[np.uint8] = cv2.convertScaleAbs(cv2.pow(unit, rng.uniform(0.75, 1.8)), alpha=gain)
-    return seen
+    steps = np.clip((celsius - low) * (GAIN_STEPS / (high - low)), 0, 1.2 * GAIN_STEPS).astype(np.uint16)
+    unit = np.arange(int(1.2 * GAIN_STEPS) + 1) / GAIN_STEPS
+    response = np.rint(np.minimum(255, rng.uniform(110, 250) * unit ** rng.uniform(0.75, 1.8))).astype(np.uint8)
+    return response[steps]
 
 
 def _size(stage: Stage) -> float:
@@ -103,9 +106,9 @@ def _size(stage: Stage) -> float:
     return min(stage.canvas.height, stage.canvas.width) / 240
 
 
-def _planes(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """H×W×3 to 3×H×W float32."""
-    return np.stack(cv2.split(pixels)).astype(np.float32)
+def _look_up(codes: Bytes, table: NDArray[Any]) -> NDArray[np.float32]:
+    """The value of every byte in a table of 256, as float32."""
+    return np.asarray(cv2.LUT(codes, table.astype(np.float32)))
 
 
 def _colour(rgb: RGB) -> NDArray[np.float32]:
@@ -113,17 +116,17 @@ def _colour(rgb: RGB) -> NDArray[np.float32]:
     return np.array(rgb, np.float32).reshape(3, 1, 1)
 
 
-def _shine(stage: Stage) -> NDArray[np.float32]:
+def _shine(stage: Stage, near: Bytes, glow: Bytes) -> NDArray[np.float32]:
     """How strongly every pixel shines by itself, H×W."""
-    canvas, _, conditions, rng = stage
+    conditions, rng = stage.conditions, stage.rng
     by_glow = np.arange(256, dtype=np.float32) * ((2.2 if conditions.night else rng.uniform(0.95, 1.5)) / 255)
-    shine: NDArray[np.float32] = cv2.LUT(canvas.labels[..., 3], by_glow)
+    shine = _look_up(glow, by_glow)
     if conditions.night:
-        shine[canvas.labels[..., 2] == 0] *= 0.4  # the sky shines too, but not like a lamp
+        shine[near == 0] *= 0.4  # the sky shines too, but not like a lamp
     return shine
 
 
-def _light(stage: Stage, lamps: list[Lamp]) -> NDArray[np.float32]:
+def _light(stage: Stage, near: Bytes, lamps: list[Lamp]) -> NDArray[np.float32]:
     """Light that falls on every pixel, 3×H×W or broadcastable to it."""
     canvas, camera, conditions, rng = stage
     ambient = _colour(conditions.ambient)
@@ -144,26 +147,27 @@ def _light(stage: Stage, lamps: list[Lamp]) -> NDArray[np.float32]:
             pools += np.maximum(pool, cone) * (_colour(lamp.colour) * np.float32(0.6 * lamp.power))
     light = np.stack([_enlarge(pool, step, height, width) for pool in pools]) + ambient
     if stage.chance(0.75):  # the headlights of the camera's own car
-        reach = np.exp(-DEPTHS / rng.uniform(9, 18)).astype(np.float32)
-        reach[0] = 0
+        reach = np.exp(-DEPTHS / rng.uniform(9, 18)) * (DEPTHS < 1000)  # the sky stays dark
         aside = ((np.arange(width, dtype=np.float32) - camera.centre) / (0.9 * camera.focal)) ** 2
         below = np.arange(height, dtype=np.float32)[:, None] - camera.horizon
         beam = (
             np.exp(-aside) * np.clip(below / (0.12 * camera.focal) + 1.2, 0.1, 1) * np.float32(rng.uniform(0.15, 0.9))
         )
-        light += cv2.LUT(canvas.labels[..., 2], reach) * beam * _colour((1.0, 0.96, 0.86))
+        light += _look_up(near, reach) * beam * _colour((1.0, 0.96, 0.86))
     return light
 
 
-def _glare(stage: Stage, lamps: list[Lamp]) -> NDArray[np.float32]:
+def _glare(stage: Stage, glow: Bytes, lamps: list[Lamp]) -> NDArray[np.float32]:
     """Light that spreads in lens and air around lamps and windows, and its mirror image on a wet road, 3×H×W."""
     canvas, camera, conditions, _ = stage
     height, width, size = canvas.height, canvas.width, _size(stage)
     step = 4 * max(1, round(size))
     small = (-(-width // step), -(-height // step))
-    shining = canvas.paint[..., :3] * (canvas.labels[..., 3:] > 40)
-    emission = cv2.resize(shining, small, interpolation=cv2.INTER_AREA).astype(np.float32) * (1.1 / 255)
-    halo = cv2.split(cv2.GaussianBlur(emission, (0, 0), 1.2) * 0.35 + cv2.GaussianBlur(emission, (0, 0), 6) * 0.5)
+    shining = (glow > 40).view(np.uint8)
+    halo = []
+    for plane in cv2.split(canvas.paint)[:3]:
+        emission = cv2.resize(plane * shining, small, interpolation=cv2.INTER_AREA).astype(np.float32) * (1.1 / 255)
+        halo.append(cv2.GaussianBlur(emission, (0, 0), 1.2) * 0.35 + cv2.GaussianBlur(emission, (0, 0), 6) * 0.5)
     rows, columns = np.arange(small[1], dtype=np.float32)[:, None], np.arange(small[0], dtype=np.float32)
     dense = 1 + 25 * min(conditions.fog, 0.05)
     for lamp in lamps:
@@ -197,7 +201,7 @@ def _veil(stage: Stage) -> NDArray[np.float32]:
     return np.exp(-2 * np.sqrt(y * y + x * x)) * (_colour((1.0, 0.93, 0.78)) * np.float32(rng.uniform(0.4, 1.1)))
 
 
-def _lay_smoke(stage: Stage, radiance: NDArray[np.float32], cloud: Smoke) -> None:
+def _lay_smoke(stage: Stage, radiance: NDArray[np.float32], near: Bytes, cloud: Smoke) -> None:
     """Lays a cloud over what is at its depth or beyond."""
     canvas, _, conditions, rng = stage
     left, top = int(max(0, cloud.column - 1.5 * cloud.across)), int(max(0, cloud.row - 1.5 * cloud.down))
@@ -209,6 +213,6 @@ def _lay_smoke(stage: Stage, radiance: NDArray[np.float32], cloud: Smoke) -> Non
     x = (np.arange(left, right, dtype=np.float32) - cloud.column) / cloud.across
     puffs = texture(rng, bottom - top, right - left, max(0.5, cloud.across / 25))
     thick = np.clip((1.2 - x * x - y * y + 0.3 * puffs) * 1.1, 0, 1) * np.float32(cloud.density)
-    thick *= canvas.labels[top:bottom, left:right, 2] <= 255 / (1 + cloud.z / 15)
+    thick *= near[top:bottom, left:right] <= 255 / (1 + cloud.z / 15)
     region = radiance[:, top:bottom, left:right]
     region += (_colour(conditions.ambient) * (0.62 + 0.1 * puffs) - region) * thick

@@ -87,16 +87,16 @@ def draw_sign(stage: Stage, x: float, z: float, light: float) -> None:
     )
     kind, size = rng.integers(4), 0.34 * scale
     if kind == 0:  # a speed limit
-        canvas.fill(ellipse(column, row, size, size, 16), red, mark)
-        canvas.fill(ellipse(column, row, size * 0.72, size * 0.72, 16), white)
+        canvas.fill(ellipse(column, row, size, size), red, mark)
+        canvas.fill(ellipse(column, row, size * 0.72, size * 0.72), white)
         for side in (-0.27, 0.27):
-            canvas.fill(ellipse(column + side * size, row, size * 0.17, size * 0.34, 8), dark)
+            canvas.fill(ellipse(column + side * size, row, size * 0.17, size * 0.34), dark)
     elif kind == 1:  # a warning
         triangle = np.array([(0, -1), (1, 0.7), (-1, 0.7)]) * size
         canvas.fill(triangle + (column, row), red, mark)
         canvas.fill(triangle * 0.55 + (column, row + size * 0.05), white)
     elif kind == 2:  # a direction
-        canvas.fill(ellipse(column, row, size, size, 16), blue, mark)
+        canvas.fill(ellipse(column, row, size, size), blue, mark)
         canvas.fill(limb((column - size * 0.5, row), (column + size * 0.5, row), size * 0.2, size * 0.12), white)
     else:  # a board with lines of text
         broad, rise = rng.uniform(0.4, 1.0) * scale, rng.uniform(0.3, 0.6) * scale

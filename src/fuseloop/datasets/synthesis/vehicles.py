@@ -8,7 +8,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from fuseloop.datasets.synthesis.canvas import Mark, Points, paint
+from fuseloop.datasets.synthesis.canvas import Mark, Points, ellipse, paint
 from fuseloop.datasets.synthesis.conditions import RGB
 from fuseloop.datasets.synthesis.ground import warm_ground
 from fuseloop.datasets.synthesis.stage import Stage
@@ -197,9 +197,7 @@ def draw_vehicle(stage: Stage, vehicle: Vehicle, light: float) -> list[Lamp]:
     glass: RGB = (30, 36, 42) if conditions.night else (60, 72, 82)
     tyre = paint((26, 26, 27), conditions.road + 1 + 9 * warmth, light)
 
-    angle = np.arange(14) * (2 * np.pi / 14)
-    rim = np.stack([np.cos(angle) / shape.length, np.sin(angle)], axis=1) * shape.radius
-    wheels = [rim + (axle, shape.radius) for axle in shape.axles]
+    wheels = [ellipse(axle, shape.radius, shape.radius / shape.length, shape.radius) for axle in shape.axles]
     for wheel in wheels:
         for side in (-body.side, body.side):
             canvas.fill(hull(body.on_side(wheel, side), body.on_side(wheel, side, 0.24)), tyre, mark)
@@ -209,13 +207,13 @@ def draw_vehicle(stage: Stage, vehicle: Vehicle, light: float) -> list[Lamp]:
 
     for edge, outline, upward in body.faces():
         hood = 0 < edge < shape.glass[0]
-        ink = paint(vehicle.colour, metal + (9 * warmth if hood else 0), light * (0.62 + 0.45 * upward))
+        ink = paint(vehicle.colour, metal + (9 * warmth if hood else 0), light * (0.78 + 0.35 * upward))
         canvas.fill(outline, ink, mark)
         if edge in shape.glass:
             pane = outline + (outline.mean(axis=0) - outline) * 0.1
             canvas.fill(pane, paint(glass, cabin, light))
 
-    sunlit = 0.85 if not conditions.sunny else (1.0 if _faces_sun(stage, body) else 0.66)
+    sunlit = 0.92 if not conditions.sunny else (1.1 if _faces_sun(stage, body) else 0.7)
     canvas.fill(
         body.on_side(np.array(shape.profile) * (1, shape.height), body.side),
         paint(vehicle.colour, metal + 0.5, light * sunlit),
