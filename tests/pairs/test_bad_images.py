@@ -174,6 +174,14 @@ def test_the_limit_is_ours_and_not_a_lower_one_of_pillow(tmp_path):
         refused(tmp_path / "x.png", "broken or truncated")
 
 
+def test_large_tiff_meets_no_limit_of_pillow_but_where_pillow_decodes_it(tmp_path, monkeypatch):
+    write_image(tmp_path / "x.tif", Picture(noise()))
+    Image.fromarray(noise()).save(tmp_path / "lzw.tif", compression="tiff_lzw")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    np.testing.assert_array_equal(read_image(tmp_path / "x.tif").pixels, noise())
+    refused(tmp_path / "lzw.tif", "more pixels than can be read from this format", "plain TIFF")
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_nan_and_infinity(tmp_path, bad, channels):
@@ -214,15 +222,27 @@ def test_other_types(tmp_path, dtype):
     refused(tmp_path / "x.tif", f"values of type {dtype}", "uint8, uint16 or float32")
 
 
-def test_five_channels(tmp_path):
-    tifffile.imwrite(tmp_path / "x.tif", np.zeros((8, 8, 5), np.uint16), photometric="rgb", planarconfig="contig")
-    refused(tmp_path / "x.tif", "channels beside grey or RGB")
+def test_a_compression_that_cannot_be_read(tmp_path):
+    tifffile.imwrite(tmp_path / "x.tif", noise("uint16"), compression="zlib")
+    data = (tmp_path / "x.tif").read_bytes()
+    deflate, lerc = (struct.pack("<HHII", 259, 3, 1, code) for code in (8, 34887))
+    assert data.count(deflate) == 1
+    (tmp_path / "x.tif").write_bytes(data.replace(deflate, lerc))
+    refused(tmp_path / "x.tif", "compress", "save it deflated")
 
 
-def test_alpha_multiplied_into_deep_colour(tmp_path):
-    pixels = noise("uint16", 4)
-    tifffile.imwrite(tmp_path / "x.tif", pixels, photometric="rgb", extrasamples=["assocalpha"])
-    refused(tmp_path / "x.tif", "no straight alpha")
+@pytest.mark.parametrize(
+    ("pixels", "options"),
+    [
+        (np.zeros((8, 8, 5), np.uint16), {"photometric": "rgb", "planarconfig": "contig"}),
+        (noise("uint16", 4), {"photometric": "rgb", "extrasamples": ["assocalpha"]}),
+        (noise("float32", 1), {"photometric": "miniswhite"}),
+        (noise("uint16"), {"photometric": "cielab"}),
+    ],
+)
+def test_deep_tiff_of_unusual_kinds(tmp_path, pixels, options):
+    tifffile.imwrite(tmp_path / "x.tif", pixels, **options)
+    refused(tmp_path / "x.tif", "unusual kind", f"{pixels.dtype.itemsize * 8} bits", "save it as grey or RGB")
 
 
 def test_other_colour_models(tmp_path):

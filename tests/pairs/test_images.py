@@ -234,11 +234,48 @@ def test_tiff_is_read_in_every_layout(tmp_path, layout, colour, dtype):
     assert_same(read_image(path), expected)
 
 
+@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate"])
+@pytest.mark.parametrize(("dtype", "predictor"), [("uint8", 2), ("uint16", 2), ("float32", 3)])
+def test_tiff_is_read_with_every_predictor(tmp_path, compression, dtype, predictor):
+    expected = picture(dtype, "grey")
+    Image.fromarray(expected.pixels).save(tmp_path / "x.tif", compression=compression, tiffinfo={317: predictor})
+    assert_same(read_image(tmp_path / "x.tif"), expected)
+
+
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
 def test_tiff_that_counts_from_white_is_inverted(tmp_path, dtype):
     pixels = values(dtype, (HEIGHT, WIDTH))
     tifffile.imwrite(tmp_path / "x.tif", pixels, photometric="miniswhite")
     np.testing.assert_array_equal(read_image(tmp_path / "x.tif").pixels, np.iinfo(dtype).max - pixels)
+
+
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "packbits", "tiff_adobe_deflate", "jpeg"])
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGB", "RGBA"])
+def test_8_bit_tiff_is_read_in_every_compression(tmp_path, mode, compression):
+    smooth = cv2.resize(values("uint8", (3, 4, 3)), (WIDTH, HEIGHT), interpolation=cv2.INTER_LINEAR)
+    source = Image.fromarray(smooth).convert(mode)
+    if compression == "jpeg" and mode in ("LA", "P"):
+        pytest.skip("JPEG has neither palettes nor grey with alpha")
+    source.save(tmp_path / "x.tif", compression=compression)
+    expected = np.asarray(source.convert("RGB") if mode == "P" else source).astype(int)
+    read = read_image(tmp_path / "x.tif")
+    pixels = read.pixels if read.alpha is None else np.dstack([read.pixels, read.alpha])
+    assert pixels.shape == expected.shape
+    assert np.abs(pixels - expected).max() <= (40 if compression == "jpeg" else 0)
+
+
+def test_8_bit_tiff_with_multiplied_alpha_is_read_straight(tmp_path):
+    tifffile.imwrite(tmp_path / "x.tif", np.full((8, 8, 4), (50, 25, 0, 128), np.uint8), extrasamples=["assocalpha"])
+    read = read_image(tmp_path / "x.tif")
+    np.testing.assert_allclose(read.pixels[0, 0].astype(int), (100, 50, 0), atol=1)
+    assert (read.alpha == 128).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_tiff_channels_without_meaning_are_left_out(tmp_path, dtype):
+    pixels = values(dtype, (HEIGHT, WIDTH, 4))
+    tifffile.imwrite(tmp_path / "x.tif", pixels, photometric="rgb", extrasamples=["unspecified"])
+    assert_same(read_image(tmp_path / "x.tif"), Picture(pixels[..., :3]))
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float64"])

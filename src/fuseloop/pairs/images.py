@@ -1,8 +1,9 @@
 """Reading and writing images: PNG, JPEG, BMP, TIFF, WebP; grey or RGB, with or without alpha; 8-bit, 16-bit, float.
 
-What is in a file decides how it is read, never its name. Pillow decodes whatever has 8 bits a sample, and grey PNG of
-16 bits. It would silently reduce deeper colour to 8 bits, so that goes to tifffile (TIFF) or OpenCV (PNG, and the LZW
-compression that tifffile lacks). Orientation noted by the camera is applied; colour profiles are not.
+What is in a file decides how it is read, never its name. Pillow decodes PNG, JPEG, BMP and WebP; tifffile decodes TIFF.
+Where they fall short another steps in: Pillow for TIFF of unusual kinds with 8 bits a sample; OpenCV for deep colour in
+PNG, which Pillow would silently reduce to 8 bits, and for deep TIFF in compressions that tifffile lacks, such as LZW.
+Orientation noted by the camera is applied; colour profiles are not.
 """
 
 from __future__ import annotations
@@ -196,6 +197,10 @@ def _read(file: BinaryIO, max_pixels: int | None) -> Picture:
         array = _read_tiff(file, max_pixels) if opener is TiffImageFile else _read_plain(opener, file, max_pixels)
     except ImageError:
         raise
+    except Image.DecompressionBombError as problem:
+        raise ImageError("has more pixels than can be read from this format; save it as PNG or plain TIFF") from problem
+    except ImportError as problem:  # of a codec that is no part of tifffile
+        raise ImageError(f"has a compression that cannot be read ({problem}); save it deflated") from problem
     except MemoryError as problem:
         raise ImageError("does not fit into memory; use a machine with more, or a smaller image") from problem
     except Exception as problem:
@@ -252,46 +257,44 @@ def _read_tiff(file: BinaryIO, max_pixels: int | None) -> NDArray[Any]:
     with tifffile.TiffFile(file) as tiff:
         page = tiff.pages.first
         images = sum(not page.is_reduced for page in tiff.pages)  # reduced pages are previews of another
-        cmyk = page.photometric == tifffile.PHOTOMETRIC.SEPARATED
-        _check_header(page.imagewidth, page.imagelength, images, cmyk, max_pixels)
+        photometric = tifffile.PHOTOMETRIC(page.photometric)
+        _check_header(page.imagewidth, page.imagelength, images, photometric.name == "SEPARATED", max_pixels)
         if page.is_reduced:
             raise ImageError("starts with a preview; save the image alone")
-        if page.dtype not in (np.uint8, np.bool_):
-            return _deep_tiff(page, file)
-    file.seek(0)
-    image = TiffImageFile(file)
-    image.load()  # applies the orientation
-    return _shallow(image)
+        if page.dtype not in (np.bool_, np.uint8, np.uint16) and (page.dtype is None or page.dtype.kind != "f"):
+            raise ImageError(f"has values of type {page.dtype}; save it as uint8, uint16 or float32")
 
-
-def _deep_tiff(page: tifffile.TiffPage, file: BinaryIO) -> NDArray[Any]:
-    """The values of a TIFF with more than 8 bits a sample."""
-    if page.dtype is None or (page.dtype != np.uint16 and page.dtype.kind != "f"):
-        raise ImageError(f"has values of type {page.dtype}; save it as uint8, uint16 or float32")
-    colours = {tifffile.PHOTOMETRIC.RGB: 3, tifffile.PHOTOMETRIC.MINISBLACK: 1, tifffile.PHOTOMETRIC.MINISWHITE: 1}
-    photometric = tifffile.PHOTOMETRIC(page.photometric)
-    if photometric not in colours:
-        raise ImageError(f"has the colour model {photometric.name}; save it as grey or RGB")
-    others = page.samplesperpixel - colours[photometric]
-    other = page.extrasamples[0] if page.extrasamples else tifffile.EXTRASAMPLE.UNASSALPHA
-    if others not in (0, 1) or (others and other == tifffile.EXTRASAMPLE.ASSOCALPHA):
-        raise ImageError("has channels beside grey or RGB that are no straight alpha; save it without them")
-
-    planes = page.samplesperpixel > 1 and page.planarconfig == tifffile.PLANARCONFIG.SEPARATE
-    if page.compression != tifffile.COMPRESSION.LZW:
-        array = page.asarray(squeeze=False)[:, 0]  # planes × H × W × samples in a plane
-        array = np.moveaxis(array[..., 0], 0, -1) if planes else array[0]
-        array = _upright(array, page.tags.valueof(ExifTags.Base.Orientation, default=1))
-    elif planes or page.samplesperpixel == 2:
-        raise ImageError("has LZW compression in a layout that cannot be read; save it uncompressed or deflated")
-    else:
-        array = _decode_by_opencv(file)  # applies the orientation of TIFF
-        array = array.reshape(*array.shape[:2], -1)
-    if photometric == tifffile.PHOTOMETRIC.MINISWHITE:
-        if page.dtype != np.uint16:
-            raise ImageError("has float values that count from white; save them from black to white")
-        array = np.iinfo(np.uint16).max - array
-    if others and other == tifffile.EXTRASAMPLE.UNSPECIFIED:
+        alpha = page.samplesperpixel - (3 if photometric.name == "RGB" else 1)
+        meaning = tifffile.EXTRASAMPLE(page.extrasamples[0]).name if page.extrasamples else "UNASSALPHA"
+        usual = (
+            photometric.name in ("RGB", "MINISBLACK", "MINISWHITE")
+            and page.bitspersample == page.dtype.itemsize * 8
+            and (alpha == 0 or (alpha == 1 and meaning != "ASSOCALPHA"))
+            and not (photometric.name == "MINISWHITE" and page.dtype.kind == "f")
+        )
+        planes = page.samplesperpixel > 1 and page.planarconfig == tifffile.PLANARCONFIG.SEPARATE
+        known = page.compression in tifffile.TIFF.DECOMPRESSORS and page.predictor in tifffile.TIFF.UNPREDICTORS
+        if usual and known:
+            array = page.asarray(squeeze=False)[:, 0]  # planes × H × W × samples in a plane
+            array = np.moveaxis(array[..., 0], 0, -1) if planes else array[0]
+            array = _upright(array, page.tags.valueof(ExifTags.Base.Orientation, default=1))
+        elif page.dtype in (np.bool_, np.uint8):
+            file.seek(0)
+            image = TiffImageFile(file)
+            image.load()  # applies the orientation
+            return _shallow(image)
+        elif usual and not planes and page.samplesperpixel != 2:
+            array = _decode_by_opencv(file)  # applies the orientation of TIFF, though not that of PNG
+            array = array.reshape(*array.shape[:2], -1)
+        else:
+            compression = tifffile.COMPRESSION(page.compression).name
+            raise ImageError(
+                f"is TIFF of an unusual kind ({page.samplesperpixel} channels of {page.bitspersample} bits, "
+                f"{photometric.name}, {compression}); save it as grey or RGB, with straight alpha at most, and deflated"
+            )
+    if photometric.name == "MINISWHITE":
+        array = np.iinfo(array.dtype).max - array
+    if alpha and meaning == "UNSPECIFIED":
         array = array[..., :-1]
     return array[..., 0] if array.shape[2] == 1 else array
 
@@ -324,7 +327,7 @@ def _decode_by_opencv(file: BinaryIO) -> NDArray[Any]:
     file.seek(0)
     array = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_UNCHANGED)
     if array is None:
-        raise ImageError("is broken or truncated; get the file again")
+        raise ImageError("is broken, truncated or compressed in an unusual way; get it again, or save it deflated")
     return np.asarray(_swapped(array))
 
 
