@@ -23,7 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 import fuseloop
 from fuseloop.errors import ConfigurationError
 from fuseloop.fusers.weights import find_weights
-from fuseloop.metrics import METRICS, Evaluation, evaluate, to_grey
+from fuseloop.metrics import METRICS, Evaluation, score_frames, to_grey
 from fuseloop.pairs.folders import PairPaths, pair_folders
 
 Pixels = NDArray[np.uint8]
@@ -86,7 +86,7 @@ def measure(
     )
     with bar:
         frames = (fuse_frame(pair, fusers) for pair in bar.track(pairs, description=f"scoring MSRS/{split}"))
-        return evaluate(frames, metrics=COLUMNS, convention=CONVENTION)
+        return score_frames(frames, metrics=COLUMNS, convention=CONVENTION)
 
 
 def fuse_frame(

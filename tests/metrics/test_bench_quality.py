@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks import bench_quality as bench
-from fuseloop.metrics import evaluate, to_grey
+from fuseloop.metrics import score_frames, to_grey
 from fuseloop.pairs.images import Picture, write_image
 from tests.metrics.tester import texture
 
@@ -78,7 +78,7 @@ def test_the_rules_have_their_published_figures():
         pytest.skip("FUSELOOP_DATA is not set: no real pairs")
     folder = Path(os.environ["FUSELOOP_DATA"]) / "MSRS" / "test"
     pairs = bench.pair_folders(folder / "ir", folder / "vi").pairs
-    found = evaluate(
+    found = score_frames(
         (bench.fuse_frame(pair, {}) for pair in pairs), metrics=["en", "sd", "sf", "ag", "scd"], convention="cddfuse"
     )
     for method, figures in PUBLISHED.items():

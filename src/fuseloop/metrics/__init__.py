@@ -1,6 +1,6 @@
 """Fusion quality: metrics as pure functions, their table, and the scoring of frames and folders."""
 
-from fuseloop.metrics.scoring import Evaluation, Score, evaluate, score_frame, score_methods, to_grey
+from fuseloop.metrics.evaluate import Evaluation, Score, score_frame, score_frames, score_methods, to_grey
 from fuseloop.metrics.summary import Summary, difference, summarise
 from fuseloop.metrics.table import CONVENTIONS, METRICS, Metric
 
@@ -12,8 +12,8 @@ __all__ = [
     "Score",
     "Summary",
     "difference",
-    "evaluate",
     "score_frame",
+    "score_frames",
     "score_methods",
     "summarise",
     "to_grey",

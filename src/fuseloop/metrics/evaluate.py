@@ -186,7 +186,7 @@ class Evaluation:
         return difference(self.values[key], baseline.values[key], seed=seed)
 
 
-def evaluate(
+def score_frames(
     frames: Iterable[tuple[str, Pixels, Pixels, Mapping[str, Pixels]]],
     *,
     metrics: Sequence[str] = tuple(METRICS),

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from fuseloop.errors import ConfigurationError, ImageError, PairError
-from fuseloop.metrics import METRICS, Evaluation, evaluate, score_frame, score_methods, to_grey
+from fuseloop.metrics import METRICS, Evaluation, score_frame, score_frames, score_methods, to_grey
 from fuseloop.metrics.functional import qabf
 from tests.metrics.tester import triple
 
@@ -104,7 +104,7 @@ def frames(count: int = 3):
 
 
 def test_many_frames_give_their_values_and_a_summary():
-    evaluation = evaluate(frames(), metrics=["en", "scd"], convention="cddfuse")["maximum"]
+    evaluation = score_frames(frames(), metrics=["en", "scd"], convention="cddfuse")["maximum"]
     assert evaluation.frames == ("frame0", "frame1", "frame2")
     expected = [score_frame(*pixels(seed), metrics=["en"])["en"].value for seed in range(3)]
     assert evaluation.values["en"].tolist() == expected
@@ -113,23 +113,23 @@ def test_many_frames_give_their_values_and_a_summary():
 
 
 def test_undefined_frames_are_named_and_left_out():
-    evaluation = evaluate(frames(), metrics=["en", "scd"])["visible"]
+    evaluation = score_frames(frames(), metrics=["en", "scd"])["visible"]
     assert set(evaluation.reasons["scd"]) == {"frame0", "frame1", "frame2"}
     assert evaluation.summary("scd").undefined == 3
     assert evaluation.reasons["en"] == {}
 
 
 def test_methods_are_compared_frame_by_frame():
-    found = evaluate(frames(), metrics=["en"])
+    found = score_frames(frames(), metrics=["en"])
     gain = found["maximum"].difference(found["visible"], "en")
     assert gain.mean == pytest.approx(float(np.mean(found["maximum"].values["en"] - found["visible"].values["en"])))
     assert gain.count == 3
 
 
 def test_what_was_scored_differently_is_not_compared():
-    default = evaluate(frames(), metrics=["ssim"])["maximum"]
-    published = evaluate(frames(), metrics=["ssim"], convention="cddfuse")["maximum"]
-    fewer = evaluate(frames(2), metrics=["ssim"])["maximum"]
+    default = score_frames(frames(), metrics=["ssim"])["maximum"]
+    published = score_frames(frames(), metrics=["ssim"], convention="cddfuse")["maximum"]
+    fewer = score_frames(frames(2), metrics=["ssim"])["maximum"]
     for other in (published, fewer):
         with pytest.raises(ValueError, match="same frames and the same convention"):
             default.difference(other, "ssim")
@@ -138,7 +138,7 @@ def test_what_was_scored_differently_is_not_compared():
 def test_an_error_in_many_frames_names_the_frame():
     infrared, visible, fused = pixels()
     with pytest.raises(PairError, match=r"night7: infrared is 50×48.*49×48"):
-        evaluate([("night7", infrared, visible, {"mine": fused[:, 1:]})])
+        score_frames([("night7", infrared, visible, {"mine": fused[:, 1:]})])
 
 
 def test_an_evaluation_of_nothing_is_an_error():
