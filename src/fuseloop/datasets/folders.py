@@ -171,8 +171,7 @@ def open_pairs(spec: str) -> Pairs:
 
 def rgb_to_luma(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """H×W×3 uint8 RGB to its H×W uint8 luma, rounded."""
-    luma: NDArray[np.uint8] = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
-    return luma
+    return np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY))
 
 
 def _read_luma(path: Path, rule: str) -> NDArray[np.uint8]:

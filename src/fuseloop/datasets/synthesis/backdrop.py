@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fuseloop.datasets.synthesis.canvas import Mark, Points, heat, limb, nearness, pack, paint, quad
+from fuseloop.datasets.synthesis.canvas import Mark, heat, limb, nearness, pack, paint, quad
 from fuseloop.datasets.synthesis.conditions import RGB
 from fuseloop.datasets.synthesis.noise import texture
 from fuseloop.datasets.synthesis.stage import Stage

@@ -186,7 +186,8 @@ CIRCLE = _circle(14)
 
 def ellipse(column: float, row: float, across: float, down: float) -> Points:
     """An upright ellipse as an outline, by its two radii."""
-    return CIRCLE * (across, down) + (column, row)  # noqa: RUF005
+    outline: Points = CIRCLE * np.array((across, down)) + np.array((column, row))
+    return outline
 
 
 def limb(start: tuple[float, float], stop: tuple[float, float], thick: float, thin: float) -> Points:

@@ -10,6 +10,9 @@ import numpy as np
 RGB: TypeAlias = tuple[float, float, float]
 
 
+NIGHT_TINTS: list[RGB] = [(1.0, 1.05, 0.8), (0.85, 1.0, 1.15), (1.15, 1.0, 0.75), (0.95, 1.1, 1.0)]
+
+
 @dataclass(frozen=True)
 class Conditions:
     """Light, weather and temperatures of one scene; temperatures in degrees Celsius.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import cv2
@@ -99,8 +100,8 @@ def draw_markings(stage: Stage, road: Road) -> None:
     elif stage.chance(0.25):
         z = rng.uniform(1.2, 3) * road.start
         x = road.x((road.middle + road.right) / 2, z)
-        arrow = np.array([(-0.1, 0), (0.1, 0), (0.1, 2), (0.4, 2), (0, 3.5), (-0.4, 2), (-0.1, 2)]) + (x, z)
-        canvas.fill(_flat(camera, arrow), white)
+        arrow = np.array([(-0.1, 0), (0.1, 0), (0.1, 2), (0.4, 2), (0, 3.5), (-0.4, 2), (-0.1, 2)])
+        canvas.fill(_flat(camera, arrow + np.array((x, z))), white)
     for _ in range(rng.integers(0, 3)):
         x, z, angle = rng.uniform(road.left, road.right), rng.uniform(1.1, 4) * road.start, np.arange(12) * np.pi / 6
         cover = _flat(camera, np.stack([x + 0.4 * np.cos(angle), z + 0.4 * np.sin(angle)], axis=1))
@@ -128,7 +129,7 @@ def draw_bump(stage: Stage, road: Road) -> None:
     mark = canvas.begin(BUMP, z)
     inks = [paint((196, 164, 50), conditions.road - 0.5), paint((40, 38, 38), conditions.road + 0.5)]
     edges = road.x(0, z) + np.linspace(road.left + 0.3, road.right - 0.3, 10)
-    for index, (x0, x1) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+    for index, (x0, x1) in enumerate(pairwise(edges)):
         block = camera.project(np.array([(x0, 0, z), (x1, 0, z), (x1, 0.07, z + 0.3), (x0, 0.07, z + 0.3)]))
         canvas.fill(block, inks[index % 2], mark)
     canvas.end(mark)
@@ -184,14 +185,16 @@ def shade_ground(
 def warm_ground(stage: Stage, outline: Points, degrees: float) -> None:
     """Warms, or cools, the ground under an outline: below a hot engine, or where a car stood until now."""
     canvas = stage.canvas
-    inside = outline.clip(0, (canvas.width, canvas.height))
-    (left, top), (right, bottom) = np.floor(inside.min(axis=0)).astype(int), np.ceil(inside.max(axis=0)).astype(int)
+    tall = float(np.ptp(outline[:, 1].clip(0, canvas.height)))
+    margin = 0.4 * tall + 2
+    left, top = np.floor(outline.min(axis=0) - margin).clip(0, (canvas.width, canvas.height)).astype(int)
+    right, bottom = np.ceil(outline.max(axis=0) + margin).clip(0, (canvas.width, canvas.height)).astype(int)
     if right <= left or bottom <= top:
         return
     area = np.zeros((bottom - top, right - left), np.uint8)
     cv2.fillPoly(area, [fixed(outline - (left, top))], 255, cv2.LINE_8, 4)
-    size = max(3, (bottom - top) // 2 | 1)
-    change = cv2.blur(area, (size, size)).astype(np.float32) * ((heat(degrees) - heat(0)) / 255)
+    size = max(3, int(0.5 * tall) | 1)
+    change = cv2.blur(cv2.blur(area, (size, size)), (size, size)).astype(np.float32) * ((heat(degrees) - heat(0)) / 255)
     warmth = canvas.paint[top:bottom, left:right, 3]
     warmth[...] = np.clip(warmth + change, 0, 255)
 
@@ -219,7 +222,4 @@ def _lay_texture(stage: Stage, shape: tuple[int, int], cell: float) -> NDArray[n
         ]
     )
     size = (shape[1], shape[0])
-    laid: NDArray[np.float32] = cv2.warpPerspective(
-        sheet(), to_sheet, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    )
-    return laid
+    return np.asarray(cv2.warpPerspective(sheet(), to_sheet, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP))

@@ -91,10 +91,10 @@ def draw_scene(stage: Stage) -> tuple[list[Lamp], list[Prop]]:
         [prop.shadow for prop in sides if prop.shadow is not None],
         [prop.contact for prop in props if prop.contact is not None],
     )
-    if stage.chance(0.25):  # a car stood here until just now, and its shade or warmth stayed
+    if stage.chance(0.2):  # a car stood here until just now, and its shade or warmth stayed
         x, z = rng.uniform(road.left, road.right), rng.uniform(1.2, 4) * road.start
         trace = road.strip(camera, x - 0.9, x + 0.9, z, z + 4.2)
-        ground.warm_ground(stage, trace, -4.0 if conditions.sunny else 2.5)
+        ground.warm_ground(stage, trace, -3.0 if conditions.sunny else 2.0)
     lamps: list[Lamp] = []
     for prop in everything:
         column, row = camera.at(prop.x, 0, prop.z)

@@ -17,15 +17,14 @@ SHEET = 1024
 def _normal_table() -> NDArray[np.float32]:
     """The normal value of each of 256 equally likely bytes, with unit variance."""
     values = np.array([NormalDist().inv_cdf((byte + 0.5) / 256) for byte in range(256)], np.float32)
-    return values / values.std()
+    return np.asarray(values / values.std(), np.float32)
 
 
 def normal(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float32]:
     """Standard normal noise of any shape, in 256 steps: ten times as fast as the exact distribution."""
     size = int(np.prod(shape))
     codes = np.frombuffer(rng.bytes(size), np.uint8).reshape(shape[0], -1)
-    noise: NDArray[np.float32] = cv2.LUT(codes, _normal_table()).astype(np.float32, copy=False)
-    return noise.reshape(shape)
+    return np.asarray(cv2.LUT(codes, _normal_table()), np.float32).reshape(shape)
 
 
 @lru_cache(maxsize=1)
@@ -64,5 +63,4 @@ def texture(rng: np.random.Generator, height: int, width: int, zoom: float) -> N
     if zoom == 1:
         return window[:height, :width]
     size = (int(np.ceil(columns * zoom)), int(np.ceil(rows * zoom)))
-    scaled: NDArray[np.float32] = cv2.resize(window, size, interpolation=cv2.INTER_LINEAR)
-    return scaled[:height, :width]
+    return np.asarray(cv2.resize(window, size, interpolation=cv2.INTER_LINEAR), np.float32)[:height, :width]

@@ -154,6 +154,9 @@ def draw_person(stage: Stage, person: Person, x: float, z: float, light: float) 
     broad, hem = hip * (1.4 if coat else 1.1), (0.36 if coat else 0.48) * tall
     half = [(0.55 * shoulder, 0.85 * tall), (shoulder, 0.81 * tall), (0.92 * shoulder, 0.66 * tall), (broad, hem)]
     figure.shape(half + [(-right, up) for right, up in half[::-1]], wear.top)
+    figure.shape(
+        [*half, (0.35 * broad, hem), (0.3 * shoulder, 0.85 * tall)], wear.sleeve
+    )  # the side away from the light
     if skirt:
         half = [(hip, 0.54 * tall), (1.9 * hip, 0.3 * tall)]
         figure.shape(half + [(-right, up) for right, up in half[::-1]], wear.legs)

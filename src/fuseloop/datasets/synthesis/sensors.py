@@ -47,7 +47,7 @@ def see_visible(stage: Stage, lamps: list[Lamp], smoke: list[Smoke]) -> NDArray[
     """What the visible camera records, H×W×3 uint8 RGB."""
     canvas, _, conditions, rng = stage
     size = _size(stage)
-    near, glow = cv2.extractChannel(canvas.labels, 2), cv2.extractChannel(canvas.labels, 3)
+    near, glow = _channel(canvas.labels, 2), _channel(canvas.labels, 3)
     radiance = np.stack(cv2.split(canvas.paint)[:3]).astype(np.float32)
     radiance *= 1 / 255
     radiance *= 1 + 0.05 * texture(rng, canvas.height, canvas.width, size)  # nothing is quite even
@@ -78,10 +78,10 @@ def see_infrared(stage: Stage) -> NDArray[np.uint8]:
     """What the thermal camera records, H×W uint8: temperatures through blur, noise, and an automatic gain."""
     canvas, _, conditions, rng = stage
     height, width, size = canvas.height, canvas.width, _size(stage)
-    celsius = cv2.extractChannel(canvas.paint, 3).astype(np.float32) * (DEGREES / 255) + COLDEST
+    celsius = _channel(canvas.paint, 3).astype(np.float32) * (DEGREES / 255) + COLDEST
     celsius += texture(rng, height, width, size) * rng.uniform(0.1, 0.4)  # materials differ
     if conditions.fog > CLEAR_AIR:
-        clear = _look_up(cv2.extractChannel(canvas.labels, 2), np.exp(-0.25 * conditions.fog * np.minimum(DEPTHS, 300)))
+        clear = _look_up(_channel(canvas.labels, 2), np.exp(-0.25 * conditions.fog * np.minimum(DEPTHS, 300)))
         celsius = (celsius - np.float32(conditions.air)) * clear + np.float32(conditions.air)
     cv2.GaussianBlur(celsius, (0, 0), rng.uniform(0.5, 1.1) * max(1.0, size**0.5), dst=celsius)
     step = (slice(None, None, max(1, height // 60)), slice(None, None, max(1, width // 80)))
@@ -98,12 +98,17 @@ def see_infrared(stage: Stage) -> NDArray[np.uint8]:
     steps = np.clip((celsius - low) * (GAIN_STEPS / (high - low)), 0, 1.2 * GAIN_STEPS).astype(np.uint16)
     unit = np.arange(int(1.2 * GAIN_STEPS) + 1) / GAIN_STEPS
     response = np.rint(np.minimum(255, rng.uniform(110, 250) * unit ** rng.uniform(0.75, 1.8))).astype(np.uint8)
-    return response[steps]
+    return np.asarray(response[steps])
 
 
 def _size(stage: Stage) -> float:
     """The size of the image; 1 for 320×240."""
     return min(stage.canvas.height, stage.canvas.width) / 240
+
+
+def _channel(pixels: Bytes, index: int) -> Bytes:
+    """One channel of H×W×C as H×W, in one piece of memory."""
+    return np.asarray(cv2.extractChannel(pixels, index))
 
 
 def _look_up(codes: Bytes, table: NDArray[Any]) -> NDArray[np.float32]:
@@ -147,13 +152,13 @@ def _light(stage: Stage, near: Bytes, lamps: list[Lamp]) -> NDArray[np.float32]:
             pools += np.maximum(pool, cone) * (_colour(lamp.colour) * np.float32(0.6 * lamp.power))
     light = np.stack([_enlarge(pool, step, height, width) for pool in pools]) + ambient
     if stage.chance(0.75):  # the headlights of the camera's own car
-        reach = np.exp(-DEPTHS / rng.uniform(9, 18)) * (DEPTHS < 1000)  # the sky stays dark
+        fading = np.exp(-DEPTHS / rng.uniform(9, 18)) * (DEPTHS < 1000)  # the sky stays dark
         aside = ((np.arange(width, dtype=np.float32) - camera.centre) / (0.9 * camera.focal)) ** 2
         below = np.arange(height, dtype=np.float32)[:, None] - camera.horizon
         beam = (
             np.exp(-aside) * np.clip(below / (0.12 * camera.focal) + 1.2, 0.1, 1) * np.float32(rng.uniform(0.15, 0.9))
         )
-        light += _look_up(near, reach) * beam * _colour((1.0, 0.96, 0.86))
+        light += _look_up(near, fading) * beam * _colour((1.0, 0.96, 0.86))
     return light
 
 
@@ -187,8 +192,7 @@ def _glare(stage: Stage, glow: Bytes, lamps: list[Lamp]) -> NDArray[np.float32]:
 def _enlarge(plane: NDArray[np.float32], step: int, height: int, width: int) -> NDArray[np.float32]:
     """A smooth plane to full size."""
     size = (plane.shape[1] * step, plane.shape[0] * step)
-    full: NDArray[np.float32] = cv2.resize(plane, size, interpolation=cv2.INTER_LINEAR)
-    return full[:height, :width]
+    return np.asarray(cv2.resize(plane, size, interpolation=cv2.INTER_LINEAR), np.float32)[:height, :width]
 
 
 def _veil(stage: Stage) -> NDArray[np.float32]:
@@ -198,7 +202,8 @@ def _veil(stage: Stage) -> NDArray[np.float32]:
     row = camera.horizon - rng.uniform(0.1, 0.4) * canvas.height
     y = (np.arange(canvas.height, dtype=np.float32)[:, None] - row) / (0.45 * canvas.height)
     x = (np.arange(canvas.width, dtype=np.float32) - column) / (0.45 * canvas.width)
-    return np.exp(-2 * np.sqrt(y * y + x * x)) * (_colour((1.0, 0.93, 0.78)) * np.float32(rng.uniform(0.4, 1.1)))
+    strength = _colour((1.0, 0.93, 0.78)) * np.float32(rng.uniform(0.4, 1.1))
+    return np.asarray(np.exp(-2 * np.sqrt(y * y + x * x)) * strength, np.float32)
 
 
 def _lay_smoke(stage: Stage, radiance: NDArray[np.float32], near: Bytes, cloud: Smoke) -> None:

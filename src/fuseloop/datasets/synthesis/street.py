@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -93,8 +94,8 @@ def draw_sign(stage: Stage, x: float, z: float, light: float) -> None:
             canvas.fill(ellipse(column + side * size, row, size * 0.17, size * 0.34), dark)
     elif kind == 1:  # a warning
         triangle = np.array([(0, -1), (1, 0.7), (-1, 0.7)]) * size
-        canvas.fill(triangle + (column, row), red, mark)
-        canvas.fill(triangle * 0.55 + (column, row + size * 0.05), white)
+        canvas.fill(triangle + np.array((column, row)), red, mark)
+        canvas.fill(triangle * 0.55 + np.array((column, row + size * 0.05)), white)
     elif kind == 2:  # a direction
         canvas.fill(ellipse(column, row, size, size), blue, mark)
         canvas.fill(limb((column - size * 0.5, row), (column + size * 0.5, row), size * 0.2, size * 0.12), white)
@@ -118,7 +119,7 @@ def draw_cone(stage: Stage, x: float, z: float, colour: RGB, light: float) -> No
     foot = [(x - 0.22, 0, z - 0.2), (x + 0.22, 0, z - 0.2), (x + 0.19, 0.05, z + 0.2), (x - 0.19, 0.05, z + 0.2)]
     canvas.fill(camera.project(np.array(foot)), paint(colour, cool, light * 0.7), mark)
     heights = (0.04, 0.3, 0.44, 0.56, 0.64, tall)
-    for index, (low, high) in enumerate(zip(heights[:-1], heights[1:], strict=True)):
+    for index, (low, high) in enumerate(pairwise(heights)):
         wide, slim = 0.16 * (1 - low / 0.82), 0.16 * (1 - high / 0.82)
         band = [camera.at(x + dx, y, z) for dx, y in ((-wide, low), (wide, low), (slim, high), (-slim, high))]
         canvas.fill(np.array(band), paint((236, 236, 230) if index % 2 else colour, cool, light), mark)

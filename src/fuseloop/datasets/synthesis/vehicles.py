@@ -53,44 +53,48 @@ class Shape(NamedTuple):
 SHAPES = {
     "sedan": Shape(
         4.5, 1.78, 1.45,
-        ((0, 0.17), (0.0, 0.42), (0.03, 0.53), (0.28, 0.63), (0.42, 0.97), (0.55, 1), (0.70, 0.98), (0.86, 0.68),
+        ((0, 0.17), (0, 0.42), (0.03, 0.53), (0.28, 0.63), (0.42, 0.97), (0.55, 1), (0.7, 0.98), (0.86, 0.68),
          (0.98, 0.63), (1, 0.45), (1, 0.2)),
         (3, 6), 0.64,
-        (((0.335, 0.66), (0.44, 0.92), (0.55, 0.94), (0.55, 0.66)), ((0.57, 0.66), (0.57, 0.94), (0.69, 0.92), (0.79, 0.68))),
+        (((0.335, 0.66), (0.44, 0.92), (0.55, 0.94), (0.55, 0.66)),
+         ((0.57, 0.66), (0.57, 0.94), (0.69, 0.92), (0.79, 0.68))),
     ),
     "hatch": Shape(
         3.9, 1.7, 1.52,
-        ((0, 0.17), (0.0, 0.42), (0.03, 0.52), (0.25, 0.63), (0.41, 0.96), (0.6, 1), (0.88, 0.95), (0.98, 0.62), (1, 0.45),
-         (1, 0.2)),
+        ((0, 0.17), (0, 0.42), (0.03, 0.52), (0.25, 0.63), (0.41, 0.96), (0.6, 1), (0.88, 0.95), (0.98, 0.62),
+         (1, 0.45), (1, 0.2)),
         (3, 6), 0.63,
-        (((0.31, 0.65), (0.43, 0.91), (0.56, 0.94), (0.56, 0.65)), ((0.58, 0.65), (0.58, 0.94), (0.84, 0.9), (0.88, 0.67))),
+        (((0.31, 0.65), (0.43, 0.91), (0.56, 0.94), (0.56, 0.65)),
+         ((0.58, 0.65), (0.58, 0.94), (0.84, 0.9), (0.88, 0.67))),
     ),
     "suv": Shape(
         4.6, 1.85, 1.72,
-        ((0, 0.2), (0.0, 0.48), (0.04, 0.58), (0.25, 0.65), (0.38, 0.97), (0.6, 1), (0.93, 0.97), (0.98, 0.66), (1, 0.5),
-         (1, 0.22)),
+        ((0, 0.2), (0, 0.48), (0.04, 0.58), (0.25, 0.65), (0.38, 0.97), (0.6, 1), (0.93, 0.97), (0.98, 0.66),
+         (1, 0.5), (1, 0.22)),
         (3, 6), 0.64,
-        (((0.31, 0.67), (0.41, 0.92), (0.54, 0.94), (0.54, 0.67)), ((0.56, 0.67), (0.56, 0.94), (0.74, 0.93), (0.74, 0.67)),
+        (((0.31, 0.67), (0.41, 0.92), (0.54, 0.94), (0.54, 0.67)),
+         ((0.56, 0.67), (0.56, 0.94), (0.74, 0.93), (0.74, 0.67)),
          ((0.76, 0.68), (0.76, 0.92), (0.9, 0.9), (0.93, 0.68))),
         radius=0.37,
     ),
     "van": Shape(
         4.7, 1.8, 2.0,
-        ((0, 0.16), (0.0, 0.4), (0.05, 0.5), (0.2, 0.95), (0.3, 1), (0.97, 0.99), (1, 0.52), (1, 0.16)),
+        ((0, 0.16), (0, 0.4), (0.05, 0.5), (0.2, 0.95), (0.3, 1), (0.97, 0.99), (1, 0.52), (1, 0.16)),
         (2, 5), 0.52,
-        (((0.12, 0.54), (0.22, 0.9), (0.4, 0.92), (0.4, 0.54)), ((0.43, 0.54), (0.43, 0.92), (0.66, 0.92), (0.66, 0.54)),
+        (((0.12, 0.54), (0.22, 0.9), (0.4, 0.92), (0.4, 0.54)),
+         ((0.43, 0.54), (0.43, 0.92), (0.66, 0.92), (0.66, 0.54)),
          ((0.69, 0.54), (0.69, 0.92), (0.94, 0.91), (0.95, 0.54))),
     ),
     "truck": Shape(
         6.6, 2.2, 2.9,
-        ((0, 0.14), (0.0, 0.38), (0.03, 0.72), (0.06, 0.78), (0.24, 0.78), (0.25, 1), (1, 1), (1, 0.2)),
+        ((0, 0.14), (0, 0.38), (0.03, 0.72), (0.06, 0.78), (0.24, 0.78), (0.25, 1), (1, 1), (1, 0.2)),
         (1,), 0.42,
         (((0.05, 0.44), (0.07, 0.72), (0.18, 0.72), (0.18, 0.44)),),
         axles=(0.14, 0.76), radius=0.42, lamps=0.25,
     ),
     "bus": Shape(
         10.5, 2.5, 3.1,
-        ((0, 0.1), (0.0, 0.4), (0.02, 0.97), (0.04, 1), (1, 1), (1, 0.4), (1, 0.1)),
+        ((0, 0.1), (0, 0.4), (0.02, 0.97), (0.04, 1), (1, 1), (1, 0.4), (1, 0.1)),
         (1, 4), 0.4,
         tuple(((a, 0.45), (a, 0.82), (a + 0.12, 0.82), (a + 0.12, 0.45)) for a in (0.04, 0.18, 0.32, 0.46, 0.6, 0.74)),
         axles=(0.2, 0.74), radius=0.48, lamps=0.22,
@@ -212,6 +216,8 @@ def draw_vehicle(stage: Stage, vehicle: Vehicle, light: float) -> list[Lamp]:
         if edge in shape.glass:
             pane = outline + (outline.mean(axis=0) - outline) * 0.1
             canvas.fill(pane, paint(glass, cabin, light))
+            r, g, b = glass
+            canvas.fill(_part(pane, 0.15, 0.5, 0.3, 0.9), paint((r + 22, g + 24, b + 26), cabin, light))  # a reflection
 
     sunlit = 0.92 if not conditions.sunny else (1.1 if _faces_sun(stage, body) else 0.7)
     canvas.fill(
@@ -237,6 +243,10 @@ def _draw_end(stage: Stage, vehicle: Vehicle, body: _Body, metal: float, mark: M
     canvas, shape, warmth = stage.canvas, vehicle.shape, vehicle.warmth
     half, top = shape.width / 2, shape.lamps * shape.height
     outlines = np.array([body.at_end(side * 0.95 * half, top - 0.16, side * 0.62 * half, top) for side in (-1, 1)])
+    bumper = paint(vehicle.colour, metal - 0.5, 0.55 * light)
+    canvas.fill(body.at_end(-0.98 * half, 0.24, 0.98 * half, 0.4), bumper)
+    if shape.length > 5 and not body.shows_front:  # the doors of a load
+        canvas.fill(body.at_end(-0.03, 0.5, 0.03, 0.95 * shape.height), bumper)
     canvas.fill(body.at_end(-0.26, 0.42, 0.26, 0.53), paint((216, 214, 196), metal, light))
     if body.shows_front:
         grille = paint((22, 22, 24), metal + 14 * warmth, light)
@@ -263,6 +273,14 @@ def _draw_end(stage: Stage, vehicle: Vehicle, body: _Body, metal: float, mark: M
 def _faces_sun(stage: Stage, body: _Body) -> bool:
     """Whether the visible side looks to the half of the sky with the sun."""
     return bool(body.side * np.cos(body.vehicle.yaw) * stage.conditions.sun_side > 0)
+
+
+def _part(face: Points, left: float, right: float, low: float, high: float) -> Points:
+    """A slanted part of a face with four corners, by shares of its width at the bottom and of its height."""
+    near, far = face[0] + (face[1] - face[0]) * [[left], [right]], face[3] + (face[2] - face[3]) * [[left], [right]]
+    (a, b), (c, d) = near + (far - near) * low, near + (far - near) * high
+    lean = (face[2] - face[3]) * 0.12
+    return np.array([a, b, d + lean, c + lean])
 
 
 def hull(first: Points, second: Points) -> Points:
