@@ -154,14 +154,14 @@ def test_a_decompression_bomb_is_refused_by_its_header(tmp_path):
     refused(tmp_path / "x.png", "100000x100000", "10,000,000,000 pixels", "250,000,000", "--max-pixels")
 
 
-@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".webp", ".tif"])
-@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize(
+    ("suffix", "dtype"),
+    [(suffix, "uint8") for suffix in (".png", ".jpg", ".bmp", ".webp", ".tif")]
+    + [(".png", "uint16"), (".tif", "uint16"), (".tif", "float32")],
+)
 def test_every_format_has_the_pixel_limit(tmp_path, suffix, dtype):
     path = tmp_path / f"x{suffix}"
-    try:
-        write_image(path, Picture(noise(dtype)))
-    except ImageError:
-        pytest.skip(f"{suffix} has no {dtype}")
+    write_image(path, Picture(noise(dtype)))
     refused(path, "50x40", "2,000 pixels", "1,999", "--max-pixels", max_pixels=1999)
     assert read_image(path, max_pixels=2000).pixels.shape == (40, 50, 3)
     assert read_image(path, max_pixels=None).pixels.shape == (40, 50, 3)

@@ -4,7 +4,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
@@ -70,6 +70,7 @@ def test_nan_and_infinity_are_errors_under_every_rule(rule, bad):
         Levels.parse(rule).limits(pixels)
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from(["uint8", "uint16", "float32"]).flatmap(
         lambda dtype: arrays(
@@ -138,6 +139,7 @@ def test_every_integer_comes_back(dtype):
     np.testing.assert_array_equal(from_unit(unit, dtype, limits), every)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 65_534).flatmap(lambda low: st.tuples(st.just(low), st.integers(low + 1, 65_535))))
 def test_every_integer_within_any_limits_comes_back(ends):
     low, high = ends
