@@ -19,7 +19,7 @@ WALLS: list[RGB] = [
 ]  # fmt: skip
 LEAVES: list[RGB] = [(62, 92, 40), (48, 78, 36), (84, 110, 48), (110, 118, 52), (40, 64, 38), (150, 122, 44)]
 LIT: list[RGB] = [(255, 236, 190), (255, 214, 140), (226, 240, 255), (255, 250, 226)]
-NIGHT_GLOWS: list[RGB] = [(26, 22, 18), (14, 18, 26), (34, 26, 16), (9, 10, 13)]
+NIGHT_GLOWS: list[RGB] = [(150, 126, 104), (80, 104, 150), (196, 150, 92), (52, 58, 74)]
 
 
 BRIGHTNESS = np.linspace(0, 1.5, 256)[:, None]
@@ -43,7 +43,7 @@ def draw_sky(stage: Stage) -> None:
     clouds = cv2.blur(clouds, (canvas.width // 60 | 1, canvas.width // 90 | 1)) + np.float32(rng.uniform(-1.2, 0.8))
     clouds = np.clip(clouds, 0, 1) * np.minimum(1, 0.4 + down)
     if conditions.night:
-        top, low, cloud, curve = (5.0, 7.0, 13.0), stage.pick(NIGHT_GLOWS), (30.0, 30.0, 32.0), down**3
+        top, low, cloud, curve = (30.0, 40.0, 74.0), stage.pick(NIGHT_GLOWS), (170.0, 170.0, 180.0), down**3
         clouds *= 0.3
     else:
         top, low = (96.0, 146.0, 214.0) if conditions.sunny else (186.0, 194.0, 204.0), (214.0, 226.0, 240.0)
@@ -53,7 +53,7 @@ def draw_sky(stage: Stage) -> None:
     air, zenith = heat(conditions.air), heat(conditions.sky)
     planes.append(zenith + (air - zenith) * (0.75 * down**2.5 + 0.3 * clouds))
     canvas.paint[:rows] = cv2.merge([plane.astype(np.uint8) for plane in planes])
-    canvas.labels[:rows] = Mark(0, 0, 0, glow=255)
+    canvas.labels[:rows] = Mark(0, 0, 0, glow=17 if conditions.night else 255)
 
 
 def draw_skyline(stage: Stage) -> None:

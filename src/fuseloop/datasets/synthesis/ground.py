@@ -9,7 +9,17 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fuseloop.datasets.synthesis.canvas import DEGREES, Camera, Mark, Points, fixed, heat, nearness, paint
+from fuseloop.datasets.synthesis.canvas import (
+    DEGREES,
+    SUBPIXEL_BITS,
+    Camera,
+    Mark,
+    Points,
+    fixed,
+    heat,
+    nearness,
+    paint,
+)
 from fuseloop.datasets.synthesis.conditions import RGB
 from fuseloop.datasets.synthesis.noise import SHEET, sheet
 from fuseloop.datasets.synthesis.stage import Stage
@@ -135,49 +145,58 @@ def draw_bump(stage: Stage, road: Road) -> None:
     canvas.end(mark)
 
 
-def shade_ground(
-    stage: Stage, shadows: list[Points], dapples: list[Points], contacts: list[Points]
-) -> NDArray[np.float32]:
+class Shadows(NamedTuple):
+    """Outlines in pixels of what lies in the dark on the ground.
+
+    Attributes:
+        houses: In full shade, and whatever stands there too.
+        trees: In shade with holes, and whatever stands there too.
+        things: In the shade of something small; what stands there rises out of it.
+        contacts: Right under vehicles and people, dark in any light.
+    """
+
+    houses: list[Points]
+    trees: list[Points]
+    things: list[Points]
+    contacts: list[Points]
+
+
+def shade_ground(stage: Stage, shadows: Shadows) -> NDArray[np.float32]:
     """Gives the ground its texture and its shadows.
 
-    Args:
-        stage: The scene, with its ground drawn.
-        shadows: Outlines in full shade.
-        dapples: Outlines under trees, where some light comes through.
-        contacts: Outlines under vehicles and people, dark in any light.
-
     Returns:
-        The share of the light that reaches each pixel of the ground, H×W in [0, 1], and 1 above the horizon.
+        The share of the light that reaches what stands at each pixel, H×W in [0, 1], and 1 above the horizon.
     """
     canvas, camera, conditions, rng = stage
     top = horizon_row(stage)
     shape = (canvas.height - top, canvas.width)
-    light = np.ones((canvas.height, canvas.width), np.float32)
-    ground, lit = canvas.paint[top:], light[top:]
+    ground, light = canvas.paint[top:], np.ones((canvas.height, canvas.width), np.float32)
     coarse, fine = _lay_texture(stage, shape, 0.06), _lay_texture(stage, shape, 0.011)
+    soft = max(3, min(canvas.height, canvas.width) // 48 | 1)
 
-    def mask(outlines: list[Points]) -> NDArray[np.uint8]:
+    def dark(outlines: list[Points]) -> NDArray[np.uint8]:
         area = np.zeros(shape, np.uint8)
         for outline in outlines:
-            cv2.fillPoly(area, [fixed(outline - (0, top))], 255, cv2.LINE_8, 4)
+            cv2.fillPoly(area, [fixed(outline - (0, top))], 255, cv2.LINE_8, SUBPIXEL_BITS)
         return area
 
+    under = cv2.blur(dark(shadows.contacts), (soft, soft)).astype(np.float32)
+    lit = 1 - under * ((0.3 if conditions.sunny else 0.45) / 255)
     if conditions.sunny:
-        holes = np.where(coarse > rng.uniform(-0.9, 0.3), np.uint8(255), np.uint8(0))
-        lit -= cv2.blur(mask(shadows) | mask(dapples) & holes, (3, 3)).astype(np.float32) * (0.62 / 255)
-    softness = max(3, min(canvas.height, canvas.width) // 48 | 1)
-    depth_of_contact = 0.3 if conditions.sunny else 0.45
-    lit -= cv2.blur(mask(contacts), (softness, softness)).astype(np.float32) * (depth_of_contact / 255)
-    np.maximum(lit, 0.12, out=lit)
+        holes = (coarse < rng.uniform(-0.3, 0.9)).view(np.uint8) * np.uint8(255)
+        large = dark(shadows.houses) | dark(shadows.trees) & ~holes
+        lit -= cv2.blur(large | dark(shadows.things), (3, 3)).astype(np.float32) * (0.62 / 255)
+        light[top:] -= cv2.blur(large, (soft, soft)).astype(np.float32) * (0.62 / 255)
+        np.maximum(lit, 0.12, out=lit)
 
     depths = camera.focal * camera.eye / (np.arange(shape[0], dtype=np.float32)[:, None] + 0.5)
     coarse *= np.clip(1 - depths / 45, 0, 1)  # far away a texture is finer than a pixel
     fine *= np.clip(1 - depths / 9, 0, 1)
     planes = [plane.astype(np.float32) for plane in cv2.split(ground)]
-    reflected = lit * (1 + 0.07 * (fine + coarse))
+    reflected = lit * (1 + 0.08 * fine + 0.035 * coarse)
     for plane in planes[:3]:
         plane *= reflected
-    planes[3] += (0.25 * fine + 0.5 * coarse - (1 - lit) * conditions.shade) * (255 / DEGREES)
+    planes[3] += (0.25 * fine + 0.22 * coarse - (1 - lit) * conditions.shade) * (255 / DEGREES)
     canvas.paint[top:] = cv2.merge([cv2.convertScaleAbs(np.maximum(plane, 0)) for plane in planes])
     return light
 
@@ -192,7 +211,7 @@ def warm_ground(stage: Stage, outline: Points, degrees: float) -> None:
     if right <= left or bottom <= top:
         return
     area = np.zeros((bottom - top, right - left), np.uint8)
-    cv2.fillPoly(area, [fixed(outline - (left, top))], 255, cv2.LINE_8, 4)
+    cv2.fillPoly(area, [fixed(outline - (left, top))], 255, cv2.LINE_8, SUBPIXEL_BITS)
     size = max(3, int(0.5 * tall) | 1)
     change = cv2.blur(cv2.blur(area, (size, size)), (size, size)).astype(np.float32) * ((heat(degrees) - heat(0)) / 255)
     warmth = canvas.paint[top:bottom, left:right, 3]

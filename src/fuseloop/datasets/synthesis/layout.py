@@ -31,6 +31,7 @@ class Prop(NamedTuple):
         contact: Outline in pixels of the dark ground right under it.
         room: Radius in metres that no other prop may enter.
         target: Whether it is a car, a person or a bicycle.
+        leafy: Whether its shadow has holes.
     """
 
     x: float
@@ -40,6 +41,7 @@ class Prop(NamedTuple):
     contact: Points | None = None
     room: float = 0.0
     target: bool = False
+    leafy: bool = False
 
 
 def sample_camera(rng: np.random.Generator, height: int, width: int) -> Camera:
@@ -85,12 +87,13 @@ def draw_scene(stage: Stage) -> tuple[list[Lamp], list[Prop]]:
     if closed:
         sides += _end(stage, road)
     everything = sorted(props + sides, key=lambda prop: -prop.z)
-    light = ground.shade_ground(
-        stage,
-        [prop.shadow for prop in props if prop.shadow is not None],
-        [prop.shadow for prop in sides if prop.shadow is not None],
-        [prop.contact for prop in props if prop.contact is not None],
+    shadows = ground.Shadows(
+        houses=[prop.shadow for prop in sides if prop.shadow is not None and not prop.leafy],
+        trees=[prop.shadow for prop in sides if prop.shadow is not None and prop.leafy],
+        things=[prop.shadow for prop in props if prop.shadow is not None],
+        contacts=[prop.contact for prop in props if prop.contact is not None],
     )
+    light = ground.shade_ground(stage, shadows)
     if stage.chance(0.2):  # a car stood here until just now, and its shade or warmth stayed
         x, z = rng.uniform(road.left, road.right), rng.uniform(1.2, 4) * road.start
         trace = road.strip(camera, x - 0.9, x + 0.9, z, z + 4.2)
@@ -307,7 +310,7 @@ def _tree(stage: Stage, x: float, z: float) -> Prop:
     angle = np.arange(10) * (2 * np.pi / 10)
     round_ = np.stack([tip + 0.45 * tall * np.cos(angle), 0 * angle, z + 0.4 * tall * np.sin(angle)], axis=1)
     shadow = stage.camera.project(round_)
-    return Prop(x, z, partial(backdrop.draw_tree, stage, x, z, tall), shadow)
+    return Prop(x, z, partial(backdrop.draw_tree, stage, x, z, tall), shadow, leafy=True)
 
 
 def _end(stage: Stage, road: Road) -> Iterator[Prop]:

@@ -50,8 +50,8 @@ def see_visible(stage: Stage, lamps: list[Lamp], smoke: list[Smoke]) -> NDArray[
     near, glow = _channel(canvas.labels, 2), _channel(canvas.labels, 3)
     radiance = np.stack(cv2.split(canvas.paint)[:3]).astype(np.float32)
     radiance *= 1 / 255
-    radiance *= 1 + 0.05 * texture(rng, canvas.height, canvas.width, size)  # nothing is quite even
-    radiance *= _light(stage, near, lamps) + _shine(stage, near, glow)
+    radiance *= 1 + 0.035 * texture(rng, canvas.height, canvas.width, size)  # nothing is quite even
+    radiance *= _light(stage, near, lamps) + _shine(stage, glow)
     if conditions.fog > CLEAR_AIR:
         clear = _look_up(near, np.exp(-conditions.fog * DEPTHS))
         haze = _colour(conditions.ambient) * np.float32(0.5 if conditions.night else 0.62)
@@ -79,7 +79,7 @@ def see_infrared(stage: Stage) -> NDArray[np.uint8]:
     canvas, _, conditions, rng = stage
     height, width, size = canvas.height, canvas.width, _size(stage)
     celsius = _channel(canvas.paint, 3).astype(np.float32) * (DEGREES / 255) + COLDEST
-    celsius += texture(rng, height, width, size) * rng.uniform(0.1, 0.4)  # materials differ
+    celsius += texture(rng, height, width, size) * rng.uniform(0.05, 0.25)  # materials differ
     if conditions.fog > CLEAR_AIR:
         clear = _look_up(_channel(canvas.labels, 2), np.exp(-0.25 * conditions.fog * np.minimum(DEPTHS, 300)))
         celsius = (celsius - np.float32(conditions.air)) * clear + np.float32(conditions.air)
@@ -121,14 +121,11 @@ def _colour(rgb: RGB) -> NDArray[np.float32]:
     return np.array(rgb, np.float32).reshape(3, 1, 1)
 
 
-def _shine(stage: Stage, near: Bytes, glow: Bytes) -> NDArray[np.float32]:
+def _shine(stage: Stage, glow: Bytes) -> NDArray[np.float32]:
     """How strongly every pixel shines by itself, H×W."""
     conditions, rng = stage.conditions, stage.rng
     by_glow = np.arange(256, dtype=np.float32) * ((2.2 if conditions.night else rng.uniform(0.95, 1.5)) / 255)
-    shine = _look_up(glow, by_glow)
-    if conditions.night:
-        shine[near == 0] *= 0.4  # the sky shines too, but not like a lamp
-    return shine
+    return _look_up(glow, by_glow)
 
 
 def _light(stage: Stage, near: Bytes, lamps: list[Lamp]) -> NDArray[np.float32]:
