@@ -271,9 +271,9 @@ def test_whatever_stops_the_writing_leaves_nothing_behind(tmp_path, problem):
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi"])
-@pytest.mark.parametrize("frames", [1, 20])
-def test_a_disk_that_is_really_full(tiny_disk, suffix, frames):
+@pytest.mark.parametrize(("frames", "size"), [(1, (480, 640)), (20, (120, 160))])
+def test_a_disk_that_is_really_full(tiny_disk, suffix, frames, size):
     noise = np.random.default_rng(0)
     with pytest.raises(ImageError, match=r"cannot be written \(No space left on device\)"):
-        write(tiny_disk / f"x{suffix}", [noise.integers(0, 256, (240, 320, 3), np.uint8) for _ in range(frames)])
+        write(tiny_disk / f"x{suffix}", [noise.integers(0, 256, (*size, 3), np.uint8) for _ in range(frames)])
     assert not names(tiny_disk)
