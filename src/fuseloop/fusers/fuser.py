@@ -33,8 +33,8 @@ from fuseloop.pairs.images import MAX_PIXELS, Picture
 from fuseloop.pairs.levels import INFRARED_DEFAULT, VISIBLE_DEFAULT, Levels, Limits, from_unit, to_unit
 from fuseloop.pairs.tiles import Box, Tile, plan_tiles
 
-TILE_PIXELS = 1536 * 1536
-WEIGHTS_FILE = "model.safetensors"
+TILE_PIXELS = 1_200_000
+WEIGHTS_FILE, CARD_FILE = "model.safetensors", "README.md"
 
 CARD = """\
 # A fusion network of fuseloop
@@ -82,8 +82,9 @@ class Fuser(
         network: The fusion network; its weights are taken as they are now.
         engine: What runs it: "torch", "onnxruntime" or "openvino".
         precision: "fp32", or "bf16" where speed matters more than the last two grey levels.
-        tile_pixels: Frames of more pixels are fused in tiles of at most so many. The result is the same within 1e-5;
-            the memory for a tile is about 600 bytes a pixel.
+        tile_pixels: Frames of more than twice as many pixels are fused in tiles of at most so many; the result is the
+            same within 1e-5. Smaller frames are fused whole, since tiles cost half as much again. PyTorch needs about
+            1.1 kB a pixel while it fuses.
         max_pixels: Larger images are refused; None for no limit.
         card: What is known of the weights, in Markdown; it goes with them when they are shared.
 
@@ -206,7 +207,24 @@ class Fuser(
         visible_levels: str = VISIBLE_DEFAULT,
         align: Align = "none",
     ) -> Picture:
-        """Fuses one pair of pictures, see `__call__`. The alpha of the visible picture is carried over."""
+        """Fuses one pair of pictures. All kinds of images come through here.
+
+        Args:
+            infrared: The infrared picture; of RGB the first channel counts, its alpha does not.
+            visible: The visible picture, H×W or H×W×3.
+            infrared_levels: See `__call__`.
+            visible_levels: See `__call__`.
+            align: See `__call__`.
+
+        Returns:
+            The fused picture: shape, type, range and alpha are those of the visible one. Colours keep their chroma (Cb
+            and Cr); what leaves the range is clipped, integers are rounded, halves upwards.
+
+        Raises:
+            ImageError: A picture is too small, too large, or not finite.
+            PairError: The sizes differ and `align` is "none".
+            ConfigurationError: An option is unknown.
+        """
         thermal = infrared.pixels if infrared.pixels.ndim == 2 else infrared.pixels[..., 0]
         pixels = visible.pixels
         height, width = pixels.shape[:2]
@@ -274,7 +292,7 @@ class Fuser(
         Yields:
             Boxes that partition the frame, each with its luma and its fused luma, B×1×h×w.
         """
-        if height * width <= self.tile_pixels:
+        if height * width <= 2 * self.tile_pixels:
             frame = Box(0, 0, height, width)
             infrared, luma = read(frame)
             yield frame, luma, self.engine.fuse(infrared, luma)
@@ -288,14 +306,14 @@ class Fuser(
 
     def _pool(self, tiles: list[Tile], pixels: int, read: Callable[[Box], tuple[Tensor, Tensor]]) -> Pooled:
         """What the network's attention knows of a whole frame, from its tiles."""
-        parts = []
+        total, peak = torch.zeros(1, dtype=torch.float64), torch.zeros(1)  # gradients are never below 0
         for tile in tiles:
             infrared, luma = read(tile.outer)
             interior = torch.zeros_like(luma)
             _crop(interior, tile.inner.within(tile.outer)).fill_(1)
-            parts.append(self.engine.pool(infrared, luma, interior))
-        total = torch.stack([part.mean for part in parts]).sum(dim=0, dtype=torch.float64)
-        return Pooled((total / pixels).float(), torch.stack([part.peak for part in parts]).amax(dim=0))
+            part = self.engine.pool(infrared, luma, interior)
+            total, peak = total + part.mean, torch.maximum(peak, part.peak)
+        return Pooled((total / pixels).float(), peak)
 
     def _check_size(self, pixels: NDArray[Any] | Tensor, which: str) -> None:
         height, width = pixels.shape[:2]
@@ -350,13 +368,12 @@ class Fuser(
                     force_download=force_download,
                     local_files_only=local_files_only,
                     token=token,
-                    allow_patterns=[WEIGHTS_FILE, "README.md"],
+                    allow_patterns=[WEIGHTS_FILE, CARD_FILE],
                 )
             )
-        card = folder / "README.md"
-        return cls(
-            read_weights(folder / WEIGHTS_FILE), card=ModelCard.load(card).text if card.is_file() else "", **options
-        )
+        network = read_weights(folder / WEIGHTS_FILE)
+        card = folder / CARD_FILE
+        return cls(network, card=ModelCard.load(card).text.lstrip() if card.is_file() else "", **options)
 
     def _save_pretrained(self, save_directory: Path) -> None:
         write_weights(save_directory / WEIGHTS_FILE, self.network, overwrite=True)
