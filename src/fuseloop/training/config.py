@@ -138,6 +138,7 @@ class VisualConfig(TrainingConfig):
 
     Attributes:
         depth: Number L of dense residual blocks.
+        start: Weights to begin with, a shipped name or a file, to tune them further; null begins with random ones.
         loss: Weights of the loss terms, by their names in `fuseloop.training.losses.LOSSES`.
         data: Where the training pairs come from.
         validation: Where the validation pairs come from; these are fused whole.
@@ -147,6 +148,7 @@ class VisualConfig(TrainingConfig):
     """
 
     depth: PositiveInt = 2
+    start: str | None = None
     loss: dict[str, NonNegativeFloat] = {"intensity": 0.2, "gradient": 1.0}
     data: tuple[Source, ...] = Field(min_length=1)
     validation: tuple[str, ...] = Field(min_length=1)

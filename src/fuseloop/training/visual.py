@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 
 from fuseloop.datasets.folders import open_pairs
 from fuseloop.errors import ConfigurationError
-from fuseloop.fusers.weights import write_weights
+from fuseloop.fusers.weights import find_weights, read_weights, write_weights
 from fuseloop.networks.vfn import VFN
 from fuseloop.training.config import Stage, VisualConfig
 from fuseloop.training.losses import LOSSES
@@ -71,7 +71,7 @@ class VisualRecipe:
         self.config = config
         self.device = device
         # With so few channels, convolutions over channels-last memory take a quarter less time.
-        self.network = new_network(config.depth, config.seed)
+        self.network = first_network(config)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.weights: Mapping[str, float] = {name: weight for name, weight in config.loss.items() if weight > 0}
         self._ends = list(accumulate(stage.steps for stage in config.stages))
@@ -163,6 +163,21 @@ def _check_processes(stages: Sequence[Stage], processes: int) -> None:
                 f"stage {number} normalises whole frames by batch statistics, which {processes} processes cannot share "
                 "as their frames differ in size; set norm to frozen, crop to a number, or use one process"
             )
+
+
+def first_network(config: VisualConfig) -> VFN:
+    """The network that a training begins with.
+
+    Raises:
+        ConfigurationError: The weights to begin with have another depth.
+        WeightsError: They cannot be read.
+    """
+    if config.start is None:
+        return new_network(config.depth, config.seed)
+    network = read_weights(find_weights(config.start))
+    if network.depth != config.depth:
+        raise ConfigurationError(f"start: {config.start} has depth {network.depth}; set depth={network.depth}")
+    return network
 
 
 def new_network(depth: int, seed: int) -> VFN:
