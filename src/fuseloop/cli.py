@@ -1,0 +1,429 @@
+"""The command `fuseloop`: parses, calls, prints.
+
+Heavy modules are imported inside the commands, so that help and mistakes in the arguments answer at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import App, CycloptsError, Parameter
+from cyclopts.types import PositiveInt
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from fuseloop.errors import ConfigurationError, FuseloopError, ImageError, PairError
+
+if TYPE_CHECKING:
+    from fuseloop.fusers.files import Job, Outcome
+    from fuseloop.fusers.fuser import Fuser
+    from fuseloop.pairs.images import Picture
+
+DONE, PARTLY, NOTHING, INTERRUPTED, NO_READER = 0, 1, 2, 130, 141
+
+HELP = """Fuses aligned infrared and visible images, folders and videos.
+
+```
+fuseloop demo
+fuseloop fuse --infrared ir.png --visible vis.png --out fused.png
+fuseloop fuse --infrared thermal/ --visible colour/ --out fused/
+fuseloop fuse --infrared ir.mp4 --visible vis.mp4 --out fused.mp4
+```
+"""
+EXIT_CODES = """Exit codes: 0 all is done; 1 some pairs failed and the rest is done; 2 nothing is done, because of the
+arguments or the input; 130 interrupted, and what was finished stays."""
+
+Flag = Annotated[bool, Parameter(negative=(), show_default=False)]
+EngineName = Literal["openvino", "onnxruntime", "torch"]
+PrecisionName = Literal["fp32", "bf16"]
+Kind = Literal["image", "folder", "video"]
+
+app = App(
+    name="fuseloop",
+    help=HELP,
+    help_epilogue=EXIT_CODES,
+    help_format="markdown",
+    version=version("fuseloop"),
+    suppress_keyboard_interrupt=False,  # main gives it its exit code
+)
+train = App(name="train", sort_key=5, help="Train the networks that fuseloop ships.")
+app.command(train)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command and gives its exit code.
+
+    Args:
+        arguments: The arguments after the name of the command; those of the process by default.
+    """
+    try:
+        code = app(
+            arguments,
+            exit_on_error=False,
+            print_error=False,
+            result_action="return_value",
+        )
+        sys.stdout.flush()
+    except (CycloptsError, FuseloopError) as error:
+        _say("error", str(error))
+        return NOTHING
+    except KeyboardInterrupt:
+        _say("interrupted", "stopped before the end")
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has gone; without this the interpreter complains when it flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return NO_READER
+    return code or DONE
+
+
+@app.command(sort_key=1)
+def fuse(
+    *,
+    infrared: Path,
+    visible: Path,
+    out: Path,
+    fuser: str = "vfn",
+    engine: EngineName = "openvino",
+    precision: PrecisionName = "fp32",
+    infrared_levels: str = "auto",
+    visible_levels: str = "full",
+    align: Literal["none", "resize"] = "none",
+    suffix: str | None = None,
+    format: Literal["png", "tiff", "jpg", "webp", "bmp"] | None = None,
+    depth: Literal["8", "16", "float"] | None = None,
+    max_pixels: PositiveInt = 250_000_000,
+    overwrite: Flag = False,
+) -> int:
+    """Fuse two images, two folders of images, or two videos.
+
+    Folders are paired by file stem in natural order, whatever the endings; what has no partner is listed. The outputs
+    keep the stems of the visible images. A pair that cannot be fused is reported and the others are done. Outputs that
+    exist are kept, so the same command continues a run that was interrupted.
+
+    Args:
+        infrared: Infrared image, folder or video.
+        visible: Visible image, folder or video.
+        out: Output image, folder or video.
+        fuser: Name of shipped weights (`fuseloop weights` lists them) or a weight file.
+        engine: What runs the network; all give the same image within 1e-4.
+        precision: fp32, or bf16, which is faster on processors that have it and within 2/255.
+        infrared_levels: What is black and what is white: full, percentile, percentile:LOW,HIGH, range:LOW,HIGH, or
+            auto, which takes percentiles of 16-bit images and the full range of others.
+        visible_levels: The same for the visible image.
+        align: Two sizes in a pair are an error, or resize brings the infrared image to the size of the visible one.
+        suffix: Ends of the infrared and the visible names that do not count in pairing: `_ir,_vis` pairs x_ir.png
+            with x_vis.jpg.
+        format: Format of the outputs; by default the ending of OUT, and in a folder png, or tiff for floats.
+        depth: Bits of the outputs; by default those of the visible image.
+        max_pixels: Refuse larger images.
+        overwrite: Replace outputs that exist.
+    """
+    kind = _kind_of_both(infrared, visible)
+    if suffix is not None and kind != "folder":
+        raise ConfigurationError("--suffix is for folders; two files are a pair whatever their names")
+    if (format or depth) and kind == "video":
+        raise ConfigurationError("--format and --depth are for images; the ending of OUT says how a video is written")
+
+    from fuseloop.fusers.files import fuse_files, make_folder, plan_file, plan_folder, to_depth
+    from fuseloop.pairs.images import read_image
+    from fuseloop.pairs.levels import Levels
+
+    for levels in (infrared_levels, visible_levels):
+        Levels.parse(levels)  # a mistake there would fail every pair
+    unpaired: list[Path] = []
+    if kind == "folder":
+        ending = format and f".{format}"
+        jobs, unpaired = plan_folder(infrared, visible, out, ending, suffixes=_suffixes(suffix))
+        make_folder(out)
+    else:
+        ending = ".mp4" if kind == "video" and out.is_dir() else format and f".{format}"
+        jobs = [plan_file(infrared, visible, out, ending, overwrite=overwrite)]
+        make_folder(jobs[0].stem.parent)
+    loaded = _load(fuser, engine, precision, max_pixels)
+
+    def fuse_pair(infrared: Picture, visible: Picture) -> Picture:
+        rule = visible_levels
+        if depth or kind == "video":
+            visible, rule = to_depth(visible, depth or "8", visible_levels), "full"
+        return loaded.fuse_picture(infrared, visible, infrared_levels=infrared_levels, visible_levels=rule, align=align)
+
+    if kind == "video":
+        return _run_video(jobs[0], fuse_pair, overwrite)
+    loop = partial(fuse_files, jobs, fuse_pair, read=partial(read_image, max_pixels=max_pixels), overwrite=overwrite)
+    return _run_folder(loop, len(jobs), unpaired, out) if kind == "folder" else _run_image(loop)
+
+
+@app.command(sort_key=2)
+def demo(
+    *,
+    out: Path = Path("outputs/demo"),
+    scenes: PositiveInt = 6,
+    seed: int = 0,
+    fuser: str = "vfn",
+    engine: EngineName = "openvino",
+) -> None:
+    """Fuse labelled synthetic scenes and write a page that shows and scores them.
+
+    It needs no data and no download. The page is OUT/index.html; the pairs and the fused images lie beside it.
+
+    Args:
+        out: Folder of the page; one that holds anything but an earlier demo is refused.
+        scenes: Number of scenes.
+        seed: Seed of the scenes.
+        fuser: Name of shipped weights (`fuseloop weights` lists them) or a weight file.
+        engine: What runs the network.
+    """
+    from fuseloop.reports.demo import write_demo
+
+    loaded = _load(fuser, engine)
+    with _progress() as progress:
+        scenes_done = progress.add_task("drawing, fusing and scoring", total=scenes)
+        made = write_demo(out, loaded, scenes=scenes, seed=seed, report=lambda: progress.advance(scenes_done))
+    table = Table(*made.header)
+    for row in made.rows():
+        table.add_row(*row)
+    Console(highlight=False).print(table)
+    print(f"open {made.page}")
+
+
+@app.command(sort_key=3)
+def weights() -> None:
+    """List the shipped weights."""
+    from fuseloop.fusers.weights import SHIPPED, find_weights
+
+    for name, purpose in SHIPPED.items():
+        path = find_weights(name)
+        print(f"{name}  {purpose}")
+        print(f"  {path.stat().st_size / 1e3:.0f} kB, card: {path.with_suffix('.md')}")
+
+
+@app.command(sort_key=6)
+def export(*, out: Path, fuser: str = "vfn", overwrite: Flag = False) -> None:
+    """Write a fusion network as an ONNX file for any batch, height and width.
+
+    Args:
+        out: The file to write, FILE.onnx.
+        fuser: Name of shipped weights or a weight file.
+        overwrite: Replace a file that exists.
+    """
+    from fuseloop.engines import export_onnx
+    from fuseloop.fusers.weights import find_weights, read_weights
+
+    export_onnx(read_weights(find_weights(fuser)), out, overwrite=overwrite)
+    print(f"wrote {out}")
+
+
+@app.command(sort_key=7)
+def convert(checkpoint: Path, out: Path, *, overwrite: Flag = False) -> None:
+    """Convert a pickled checkpoint of the published code to a weight file.
+
+    The checkpoint cannot run code: only tensors and plain values are read from it.
+
+    Args:
+        checkpoint: State dictionary that torch.save wrote, by itself or under the key `net`.
+        out: The file to write, FILE.safetensors.
+        overwrite: Replace a file that exists.
+    """
+    from fuseloop.fusers.reference import convert_checkpoint
+
+    network = convert_checkpoint(checkpoint, out, overwrite=overwrite)
+    print(f"wrote {out}, a VFN of depth {network.depth}; use it with: fuseloop fuse --fuser {out}")
+
+
+@app.command(sort_key=4)
+def synthetic(
+    *, out: Path, count: PositiveInt = 100, seed: int = 0, size: str = "640x480", overwrite: Flag = False
+) -> None:
+    """Write labelled synthetic pairs in the layout of the MSRS kit.
+
+    Args:
+        out: Folder to write to; vi, ir, Segmentation_labels, saliency and labels are made in it.
+        count: Number of pairs.
+        seed: Seed of the set; pair i of a seed is the same whatever the count.
+        size: Width and height in pixels.
+        overwrite: Replace files that exist.
+    """
+    from fuseloop.datasets.synthetic import write_scenes
+
+    width, x, height = size.partition("x")
+    if not (x and width.isdecimal() and height.isdecimal()):
+        raise ConfigurationError(f"--size {size} is not of the form WIDTHxHEIGHT, such as 640x480")
+    stems = write_scenes(out, count, seed, height=int(height), width=int(width), overwrite=overwrite)
+    print(f"wrote {len(stems)} pairs with their labels into {out}")
+
+
+@train.command
+def visual(*settings: str, preset: str = "shipped", out: Path | None = None) -> None:
+    """Train the vision-guided fusion network.
+
+    The run folder gets checkpoints, curves, and the best weights by validation. The same command again continues a run
+    that was stopped or killed.
+
+    ```
+    fuseloop train visual --preset paper --out runs/paper root=data seed=1
+    ```
+
+    Args:
+        settings: A configuration file in place of the preset, and key=value changes such as stages.0.steps=100.
+        preset: Shipped configuration to start from: shipped or paper.
+        out: Run folder, in place of the one that the configuration names.
+    """
+    from fuseloop.training.config import VisualConfig, load_config
+    from fuseloop.training.visual import train
+
+    files = [setting for setting in settings if "=" not in setting]
+    changes = [setting for setting in settings if "=" in setting]
+    if len(files) > 1:
+        raise ConfigurationError(f"give at most one configuration file, and changes as key=value; got {files}")
+    if out is not None:
+        changes.append(f"folder={out}")
+    result = train(load_config(VisualConfig, files[0] if files else preset, changes))
+    if result.weights is not None:
+        print(
+            f"best weights: {result.weights} (step {result.best_step} of {result.step}, validation {result.best:.4f})"
+        )
+
+
+def _kind_of_both(infrared: Path, visible: Path) -> Kind:
+    """What the two inputs are; it must be the same."""
+    from fuseloop.pairs.video import is_video
+
+    def kind(path: Path) -> Kind:
+        if not path.exists():
+            raise ImageError(f"{path}: does not exist; check the path")
+        return "folder" if path.is_dir() else "video" if is_video(path) else "image"
+
+    first, second = kind(infrared), kind(visible)
+    if first != second:
+        raise PairError(f"{infrared} is one {first} and {visible} one {second}; give two of a kind")
+    return first
+
+
+def _suffixes(text: str | None) -> tuple[str, str]:
+    """The two ends of "_ir,_vis"."""
+    if text is None:
+        return "", ""
+    ends = text.split(",")
+    if len(ends) != 2:
+        raise ConfigurationError(
+            f"--suffix {text} is not of the form _ir,_vis: the infrared end, a comma, the visible end"
+        )
+    return ends[0], ends[1]
+
+
+def _load(weights: str, engine: str, precision: PrecisionName = "fp32", max_pixels: int | None = None) -> Fuser:
+    from fuseloop.fusers.fuser import Fuser
+    from fuseloop.fusers.weights import find_weights, read_weights
+
+    return Fuser(read_weights(find_weights(weights)), engine=engine, precision=precision, max_pixels=max_pixels)
+
+
+# What commands print: results on standard output; progress, and what went wrong, on standard error.
+
+
+def _errors() -> Console:
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def _say(word: str, text: str, console: Console | None = None) -> None:
+    """Prints a line of complaint, plain where no terminal shows it."""
+    (console or _errors()).print(Text.assemble((f"{word}: ", "bold red"), text))
+
+
+class _Rate(ProgressColumn):
+    """How many are done in a second."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:.1f}/s" if speed else "", style="progress.data.speed")
+
+
+def _progress() -> Progress:
+    """A bar with rate and time left, shown only on a terminal."""
+    console = _errors()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+def _run_image(loop: Callable[..., None]) -> int:
+    """Fuses one pair of images."""
+    outcomes: list[Outcome] = []
+    began = time.monotonic()
+    loop(outcomes.append)
+    (outcome,) = outcomes
+    if outcome.error is not None:
+        raise outcome.error
+    print(f"wrote {outcome.output} in {time.monotonic() - began:.2f} s")
+    return DONE
+
+
+def _run_folder(loop: Callable[..., None], total: int, unpaired: Sequence[Path], out: Path) -> int:
+    """Fuses the pairs of two folders, says what went wrong with which, and sums up."""
+    counts: Counter[str] = Counter()
+    began = time.monotonic()
+    with _progress() as progress:
+        for path in unpaired:
+            _say("no partner", str(path), progress.console)
+        task = progress.add_task("fusing", total=total)
+
+        def report(outcome: Outcome) -> None:
+            counts[outcome.status] += 1
+            progress.advance(task)
+            if outcome.error is not None:
+                _say("failed", f"{outcome.job.stem.name}: {outcome.error}", progress.console)
+
+        try:
+            loop(report)
+        except KeyboardInterrupt:
+            progress.stop()
+            stay = f"{counts['fused']} finished images stay in {out}; the same command continues"
+            _say("interrupted", stay)
+            return INTERRUPTED
+    seconds = time.monotonic() - began
+    parts = [f"fused {counts['fused']} of {total} pairs into {out} in {seconds:.1f} s"]
+    if counts["fused"]:
+        parts[0] += f" ({counts['fused'] / seconds:.1f} a second)"
+    if counts["kept"]:
+        parts.append(f"kept {counts['kept']} that were there (--overwrite replaces them)")
+    if counts["failed"]:
+        parts.append(f"{counts['failed']} failed")
+    if total > counts.total():
+        parts.append(f"{total - counts.total()} not tried")
+    if unpaired:
+        parts.append(f"{len(unpaired)} without a partner")
+    print("; ".join(parts))
+    good = counts["fused"] + counts["kept"]
+    return DONE if good == total else PARTLY if good else NOTHING
+
+
+def _run_video(job: Job, fuse: Callable[[Picture, Picture], Picture], overwrite: bool) -> int:
+    """Fuses one pair of videos."""
+    from fuseloop.fusers.videos import fuse_video
+    from fuseloop.pairs.video import VideoReader
+
+    infrared, visible, out = VideoReader(job.infrared), VideoReader(job.visible), job.output(".mp4")
+    began = time.monotonic()
+    with _progress() as progress:
+        task = progress.add_task("fusing", total=visible.frames)
+        try:
+            frames = fuse_video(
+                infrared, visible, out, fuse, report=lambda: progress.advance(task), overwrite=overwrite
+            )
+        except KeyboardInterrupt:
+            progress.stop()
+            _say("interrupted", f"{out} was not written, because a video is whole or not at all")
+            return INTERRUPTED
+    seconds = time.monotonic() - began
+    print(f"wrote {out}: {frames} frames in {seconds:.1f} s ({frames / seconds:.1f} a second)")
+    return DONE
