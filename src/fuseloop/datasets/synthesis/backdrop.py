@@ -52,8 +52,8 @@ def draw_sky(stage: Stage) -> None:
     planes = [shade + (white - shade) * clouds for shade, white in zip(clear, cloud, strict=True)]
     air, zenith = heat(conditions.air), heat(conditions.sky)
     planes.append(zenith + (air - zenith) * (0.75 * down**2.5 + 0.3 * clouds))
-    canvas.paint[:rows] = cv2.merge([plane.astype(np.uint8) for plane in planes])
-    canvas.labels[:rows] = Mark(0, 0, 0, glow=17 if conditions.night else 255)
+    sky = cv2.merge([plane.astype(np.uint8) for plane in planes])
+    canvas.flood(slice(0, rows), sky, np.array(Mark(0, 0, 0, glow=17 if conditions.night else 255)))
 
 
 def draw_skyline(stage: Stage) -> None:
@@ -172,11 +172,11 @@ def draw_hedge(stage: Stage, wall: Wall, rise: float, light: float) -> None:
     """Draws a row of bushes along a line, far to near."""
     camera, rng = stage.camera, stage.rng
     r, g, b = (channel * light for channel in stage.pick(LEAVES[:5]))
-    count = int(np.clip(np.hypot(wall.x1 - wall.x0, wall.z1 - wall.z0) / rise, 3, 16))
+    count = int(np.clip(np.hypot(wall.x1 - wall.x0, wall.z1 - wall.z0) / rise / 3, 3, 7))
     for share in np.linspace(1, 0, count) ** 1.6:
         x, z = wall.x0 + (wall.x1 - wall.x0) * share, wall.z0 + (wall.z1 - wall.z0) * share
         scale = camera.focal / z
-        radii = (rise * rng.uniform(1.3, 2.2) * scale, rise * rng.uniform(0.55, 0.75) * scale)
+        radii = (rise * rng.uniform(1.6, 2.8) * scale, rise * rng.uniform(0.55, 0.75) * scale)
         draw_crown(stage, camera.at(x, rise * 0.4, z), radii, z, (r, g, b), max(0.4, scale / 50))
 
 
@@ -192,24 +192,25 @@ def draw_facade(stage: Stage, wall: Wall, tall: float, colour: RGB, light: float
     broad, rise = rng.uniform(0.35, 0.75), rng.uniform(1.2, 2.0)
     bays, storeys = max(1, int(length / bay)), max(1, int(tall / storey))
     door, width = rng.uniform(0.2, 0.8), min(0.15, rng.uniform(0.6, 2.5) / length)
-    rectangles = [(0.0, 1.0, 0.0, tall), (door - width, door + width, 0.0, 2.5)]
-    rectangles += [(0.0, 1.0, floor * storey - 0.12, floor * storey + 0.15) for floor in range(1, storeys)]
-    rectangles += [
-        ((index + 0.5 - broad / 2) / bays, (index + 0.5 + broad / 2) / bays, low, min(low + rise, tall - 0.2))
-        for low in (floor * storey + base for floor in range(storeys))
-        for index in range(bays)
-    ]
-    # Left and right as shares of the length, low and high in metres.
-    edges = np.array(rectangles)
+    # Left, right, low and high of every panel: shares of the length, and metres.
+    edges = np.zeros((1 + storeys + storeys * bays, 4))
+    edges[0] = (door - width, door + width, 0, 2.5)
+    floors = np.arange(storeys) * storey
+    edges[1 : storeys + 1] = (0, 1, 0, 0)
+    edges[1 : storeys + 1, 2] = floors - 0.12
+    edges[1 : storeys + 1, 3] = floors + 0.15
+    edges[1, 2:] = (0, tall)  # the first is the whole face, for there is no trim at the foot
+    window = edges[storeys + 1 :].reshape(storeys, bays, 4)
+    window[..., 0] = (np.arange(bays) + 0.5 - broad / 2) / bays
+    window[..., 1] = window[..., 0] + broad / bays
+    window[..., 2] = floors[:, None] + base
+    window[..., 3] = np.minimum(window[..., 2] + rise, tall - 0.2)
     corners = np.empty((len(edges), 4, 3))
     share = edges[:, [0, 1, 1, 0]]
-    corners[..., 0], corners[..., 1], corners[..., 2] = (
-        x0 + share * (x1 - x0),
-        edges[:, [3, 3, 2, 2]],
-        z0 + share * (z1 - z0),
-    )
+    corners[..., 0], corners[..., 2] = x0 + share * (x1 - x0), z0 + share * (z1 - z0)
+    corners[..., 1] = edges[:, [3, 3, 2, 2]]
     panels = camera.project(corners)
-    face, entrance, trims, windows = panels[:1], panels[1:2], panels[2 : storeys + 1], panels[storeys + 1 :]
+    entrance, face, trims, windows = panels[:1], panels[1:2], panels[2 : storeys + 1], panels[storeys + 1 :]
 
     canvas.fill_all(face, paint(colour, warm, light), mark)
     if stage.chance(0.6):

@@ -126,6 +126,11 @@ class Canvas:
             cv2.fillPoly(self.labels, polygons, mark, cv2.LINE_8, SUBPIXEL_BITS)
             self._extent.append(outlines.reshape(-1, 2))
 
+    def flood(self, rows: slice, paint: NDArray[Any], marks: NDArray[Any]) -> None:
+        """Fills whole rows with paints and marks, both …×4 that broadcast to rows×W×4."""
+        self.paint.view(np.uint32)[rows, :, 0] = pack(paint)
+        self.labels.view(np.uint32)[rows, :, 0] = pack(marks)
+
     def stamp(self, top: int, left: int, inside: NDArray[np.bool_], pixels: NDArray[np.uint32], mark: Mark) -> None:
         """Puts ready pixels, h×w packed paints (see `pack`), where a mask says, with its first pixel at a place."""
         region = (slice(top, top + inside.shape[0]), slice(left, left + inside.shape[1]))

@@ -28,6 +28,9 @@ CURVE, BUMP = 4, 8
 GROUNDS: list[RGB] = [(128, 124, 118), (150, 140, 126), (104, 104, 104), (86, 104, 58), (120, 106, 84), (160, 156, 150)]
 
 
+STRAIGHT, CURVED = np.linspace(0, 1, 2), np.linspace(0, 1, 10)  # where outlines along a road have their corners
+
+
 class Road(NamedTuple):
     """A road along z that may bend.
 
@@ -56,12 +59,12 @@ class Road(NamedTuple):
 
     def strip(self, camera: Camera, left: float, right: float, start: float, stop: float) -> Points:
         """Outline in pixels of a strip along the road, by its sides at the camera and its ends."""
-        steps = 2 if self.bend == 0 else 10
-        z = np.geomspace(max(start, self.start), max(stop, self.start + 0.1), steps)
-        drift, floor = self.bend * z * z, np.zeros_like(z)
-        side = np.stack([left + drift, floor, z], axis=1)
-        other = np.stack([right + drift, floor, z], axis=1)[::-1]
-        return camera.project(np.concatenate([side, other]))
+        near = max(start, self.start)
+        z = near * (max(stop, near + 0.1) / near) ** (STRAIGHT if self.bend == 0 else CURVED)
+        corners, count = np.zeros((2 * len(z), 3)), len(z)
+        corners[:count, 0], corners[:count, 2] = left + self.bend * z * z, z
+        corners[count:, 0], corners[count:, 2] = (right + self.bend * z * z)[::-1], z[::-1]
+        return camera.project(corners)
 
 
 def draw_ground(stage: Stage, road: Road) -> None:
@@ -69,9 +72,9 @@ def draw_ground(stage: Stage, road: Road) -> None:
     canvas, camera, conditions, rng = stage
     top = horizon_row(stage)
     depths = camera.focal * camera.eye / np.maximum(np.arange(top, canvas.height) - camera.horizon, 0.25)
-    canvas.paint[top:] = np.array(paint(stage.pick(GROUNDS), conditions.ground), np.uint8)
-    canvas.labels[top:] = 0
-    canvas.labels[top:, :, 2] = np.rint(255 / (1 + depths / 15))[:, None]
+    marks = np.zeros((len(depths), 1, 4))
+    marks[:, 0, 2] = np.rint(255 / (1 + depths / 15))
+    canvas.flood(slice(top, None), np.array(paint(stage.pick(GROUNDS), conditions.ground)), marks)
     grey = rng.uniform(58, 128)
     tone: RGB = (grey * rng.uniform(0.95, 1.03), grey, grey * rng.uniform(0.96, 1.07))
     canvas.fill(road.strip(camera, road.left, road.right, road.start, road.stop), paint(tone, conditions.road))
@@ -128,7 +131,7 @@ def draw_kerbs(stage: Stage, road: Road) -> None:
             outline = road.strip(camera, x, x + outwards * 0.28, road.start, reach)
             count = len(outline) // 2
             # The outer side, listed last and from far to near, is the raised one.
-            outline[count:, 1] -= 0.14 * camera.focal / np.geomspace(road.start, reach, count)[::-1]
+            outline[count:, 1] -= (outline[count:, 1] - camera.horizon) * (0.14 / camera.eye)
             canvas.fill(outline, stone, Mark(CURVE, 0, nearness(12)))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from math import hypot
 from typing import NamedTuple
 
 import numpy as np
@@ -123,7 +124,7 @@ def _spread(props: list[Prop]) -> list[Prop]:
     """Leaves out props that would stand inside others; the first come first."""
     kept: list[Prop] = []
     for prop in props:
-        if all(np.hypot(prop.x - other.x, prop.z - other.z) > prop.room + other.room for other in kept):
+        if all(hypot(prop.x - other.x, prop.z - other.z) > prop.room + other.room for other in kept):
             kept.append(prop)
     return kept
 
@@ -140,8 +141,8 @@ def _vehicles(stage: Stage, road: Road) -> Iterator[Prop]:
     lot = stage.chance(0.18)
     lot_side = -1 if stage.chance(0.5) else 1
     lot_start = rng.uniform(1.3, 2.2) * road.start + 2
-    for index in range(int(rng.choice((0, 1, 2, 3, 4, 6), p=(0.12, 0.2, 0.24, 0.2, 0.14, 0.1)))):
-        manner = rng.choice(("ahead", "oncoming", "parked", "crossing"), p=(0.28, 0.24, 0.42, 0.06))
+    for index in range(stage.draw({0: 0.12, 1: 0.2, 2: 0.24, 3: 0.2, 4: 0.14, 6: 0.1})):
+        manner = stage.draw({"ahead": 0.28, "oncoming": 0.24, "parked": 0.42, "crossing": 0.06})
         z = _depth(stage, 1.1 * road.start + 3.5, far)
         parked = manner == "parked"
         side = -1 if stage.chance(0.5) else 1
@@ -193,16 +194,16 @@ def _people(stage: Stage, road: Road) -> Iterator[Prop]:
     """People on the pavements and across the road, alone and in groups, and bicycles with and without riders."""
     rng = stage.rng
     far = min(road.stop - 3, 50.0)
-    for _ in range(int(rng.choice((0, 1, 2, 3, 4), p=(0.14, 0.3, 0.26, 0.18, 0.12)))):
+    for _ in range(stage.draw({0: 0.14, 1: 0.3, 2: 0.26, 3: 0.18, 4: 0.12})):
         z = _depth(stage, 1.05 * road.start + 2, far)
         place = rng.random()
         if place < 0.35:
             across = rng.uniform(road.left, road.right)
         else:
             across = road.left - rng.uniform(0.4, 2.8) if stage.chance(0.5) else road.right + rng.uniform(0.4, 2.8)
-        for member in range(int(rng.choice((1, 2, 3), p=(0.66, 0.24, 0.1)))):
+        for member in range(stage.draw({1: 0.66, 2: 0.24, 3: 0.1})):
             yield _person(stage, road.x(across, z) + member * rng.uniform(0.55, 0.8), z + rng.uniform(-0.3, 0.3))
-    for _ in range(int(rng.choice((0, 1, 2), p=(0.62, 0.28, 0.1)))):
+    for _ in range(stage.draw({0: 0.62, 1: 0.28, 2: 0.1})):
         z = _depth(stage, 1.05 * road.start + 2, min(far, 35))
         ridden = stage.chance(0.6)
         edge = road.left - 0.8 if stage.chance(0.5) else road.right + 0.8
@@ -267,7 +268,7 @@ def _furniture(stage: Stage, road: Road) -> Iterator[Prop]:
 def _side(stage: Stage, road: Road, side: int) -> Iterator[Prop]:
     """What lines the road on its left (-1) or right (1): houses, trees, bushes, or nothing."""
     rng = stage.rng
-    character = rng.choice(("houses", "trees", "mixed", "open"), p=(0.34, 0.32, 0.26, 0.08))
+    character = stage.draw({"houses": 0.34, "trees": 0.32, "mixed": 0.26, "open": 0.08})
     edge = (road.right if side > 0 else -road.left) + rng.uniform(2.5, 5.5)
     far = min(road.stop, 80.0)
     if character in ("houses", "mixed"):

@@ -78,7 +78,9 @@ class _Figure:
         self.canvas.fill(outline, ink, self.mark)
 
     def disc(self, middle: Place, across: float, down: float, ink: Paint) -> None:
-        """An ellipse by its radii."""
+        """An ellipse by its radii, unless it is much smaller than a pixel."""
+        if across * self.scale < 0.4:
+            return
         self.canvas.fill(ellipse(*self.spot(middle), across * self.scale, down * self.scale), ink, self.mark)
 
     def shape(self, corners: list[Place], ink: Paint) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -35,3 +35,12 @@ class Stage(NamedTuple):
     def pick(self, choices: Sequence[T]) -> T:
         """One of several, all equally likely."""
         return choices[int(self.rng.integers(len(choices)))]
+
+    def draw(self, shares: Mapping[T, float]) -> T:
+        """One of several by their shares, which add up to 1."""
+        left = float(self.rng.random())
+        for choice, share in shares.items():
+            left -= share
+            if left < 0:
+                return choice
+        return choice

@@ -156,7 +156,7 @@ def draw_guardrail(stage: Stage, x: float, bend: float, start: float, stop: floa
     canvas, camera, conditions, rng = stage
     cool = conditions.air + rng.uniform(-1.5, 1)
     mark = canvas.begin(GUARDRAIL, (start * stop) ** 0.5)
-    z = np.geomspace(start, stop, 12)
+    z = start * (stop / start) ** np.linspace(0, 1, 12)
     at = x + bend * z * z
     posts = [
         limb(camera.at(a, 0, d), camera.at(a, 0.75, d), 0.05 * camera.focal / d, 0.05 * camera.focal / d)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import lru_cache
+from typing import NamedTuple, TypeAlias
 
 import cv2
 import numpy as np
@@ -141,52 +142,99 @@ class Vehicle:
         return self.place(np.array([-half, half, half, -half]), 0.0, np.array([-reach, -reach, reach, reach]))
 
 
+Part: TypeAlias = tuple[str | int, ...]
+
+
+@lru_cache(maxsize=len(SHAPES))
+def _model(shape: Shape) -> tuple[Points, dict[Part, slice]]:
+    """The points of all parts of a vehicle, M×3 across, up and along it, and which belong to which part.
+
+    Parts are named by a word, a number where there are several, and their side (-1 left, 1 right) or end (-1 front,
+    1 rear).
+    """
+    half, tall, long = shape.width / 2, shape.height, shape.length
+    top, lean = shape.lamps * tall, 0.2 if long < 5 else 0.0  # cabins of cars lean inwards
+    points: list[Points] = []
+    parts: dict[Part, slice] = {}
+
+    def add(part: Part, across: Points, up: Points, along: Points) -> None:
+        start = sum(map(len, points))
+        points.append(np.stack([across, up, along], axis=1))
+        parts[part] = slice(start, start + len(up))
+
+    def on_side(part: Part, side: int, outline: Points, inset: float = 0.0) -> None:
+        """Adds points (share of the length, share of the height) of one side."""
+        width = half * (1 - lean * np.clip((outline[:, 1] - shape.belt) / (1 - shape.belt), 0, 1)) - inset
+        add((*part, side), side * width, outline[:, 1] * tall, (outline[:, 0] - 0.5) * long)
+
+    def on_end(part: Part, end: int, left: float, low: float, right: float, high: float) -> None:
+        """Adds a rectangle in metres of one end."""
+        across, up = np.array([left, right, right, left]), np.array([high, high, low, low])
+        add((*part, end), across, up, np.full(4, end * 0.501 * long))
+
+    band = np.array([(0.03, 0.17), (0.97, 0.17), (0.97, 0.33), (0.03, 0.33)])
+    for side in (-1, 1):
+        on_side(("profile",), side, np.array(shape.profile))
+        on_side(("underside",), side, band, 0.1)
+        on_side(("sill",), side, band)
+        for index, window in enumerate(shape.windows):
+            on_side(("window", index), side, np.array(window))
+        for index, axle in enumerate(shape.axles):
+            disc = ellipse(axle, shape.radius / tall, shape.radius / long, shape.radius / tall)
+            on_side(("wheel", index), side, disc)
+            on_side(("inner wheel", index), side, disc, 0.24)
+    for end in (-1, 1):
+        for index, side in enumerate((-1, 1)):
+            on_end(("lamp", index), end, side * 0.95 * half, top - 0.16, side * 0.62 * half, top)
+        on_end(("bumper",), end, -0.98 * half, 0.24, 0.98 * half, 0.4)
+        on_end(("plate",), end, -0.26, 0.42, 0.26, 0.53)
+        on_end(("grille",), end, -0.55 * half, top - 0.18, 0.55 * half, top - 0.03)
+        on_end(("intake",), end, -0.75 * half, 0.27, 0.75 * half, 0.4)
+        on_end(("seam",), end, -0.03, 0.5, 0.03, 0.95 * tall)
+        on_end(("exhaust",), end, 0.45 * half, 0.22, 0.6 * half, 0.29)
+    return np.concatenate(points), parts
+
+
 class _Body:
-    """The geometry of one vehicle in the view of one camera."""
+    """One vehicle in the view of one camera.
+
+    Attributes:
+        side: The side that can be seen: -1 left, 1 right.
+        end: The end that can be seen: -1 front, 1 rear.
+        is_large: Whether its details are larger than a pixel.
+    """
 
     def __init__(self, stage: Stage, vehicle: Vehicle) -> None:
-        self.camera, self.vehicle = stage.camera, vehicle
         shape = vehicle.shape
-        profile = np.array(shape.profile)
-        self.up, self.along = profile[:, 1] * shape.height, (profile[:, 0] - 0.5) * shape.length
-        half = self.half(self.up)
-        self.left = vehicle.place(-half, self.up, self.along)
-        self.right = vehicle.place(half, self.up, self.along)
-        self.footprint = stage.camera.project(vehicle.footprint())
+        local, self.parts = _model(shape)
+        self.world = vehicle.place(local[:, 0], local[:, 1], local[:, 2])
+        self.pixels = stage.camera.project(self.world)
+        self.profile = local[self.parts["profile", 1]]
         self.eye = np.array([0, stage.camera.eye, 0])
-        away = np.array([vehicle.x, 0, vehicle.z])
-        self.heading = np.array([np.sin(vehicle.yaw), 0, np.cos(vehicle.yaw)])  # from front to rear
-        self.side = 1 if away @ np.array([np.cos(vehicle.yaw), 0, -np.sin(vehicle.yaw)]) < 0 else -1
-        self.shows_front = bool(away @ self.heading > 0)
+        self.rearwards = np.array([np.sin(vehicle.yaw), 0, np.cos(vehicle.yaw)])
+        x, z = vehicle.x, vehicle.z
+        self.side = 1 if x * np.cos(vehicle.yaw) < z * np.sin(vehicle.yaw) else -1
+        self.end = -1 if x * np.sin(vehicle.yaw) + z * np.cos(vehicle.yaw) > 0 else 1
+        self.is_large = stage.camera.focal * shape.height / z > 18
 
-    def half(self, up: Points) -> Points:
-        """Half the width at a height: cabins of cars lean inwards."""
-        shape = self.vehicle.shape
-        lean = 0.2 if shape.length < 5 else 0.0
-        return shape.width / 2 * (1 - lean * np.clip((up / shape.height - shape.belt) / (1 - shape.belt), 0, 1))
-
-    def on_side(self, outline: Points, side: int, inset: float = 0.0) -> Points:
-        """Points (share of the length, metres up) on one side, as pixels."""
-        across = side * (self.half(outline[:, 1]) - inset)
-        along = (outline[:, 0] - 0.5) * self.vehicle.shape.length
-        return self.camera.project(self.vehicle.place(across, outline[:, 1], along))
-
-    def at_end(self, left: float, low: float, right: float, high: float) -> Points:
-        """A rectangle in metres on the end that faces the camera, as pixels."""
-        along = (-0.501 if self.shows_front else 0.501) * self.vehicle.shape.length
-        across, up = np.array([left, right, right, left]), np.array([high, high, low, low])
-        return self.camera.project(self.vehicle.place(across, up, np.full(4, along)))
+    def outline(self, *part: str | int) -> Points:
+        """A part (see `_model`) as pixels."""
+        return self.pixels[self.parts[part]]
 
     def faces(self) -> list[tuple[int, Points, float]]:
         """The visible faces across the width, far to near: edge of the profile, outline, and how much it looks up."""
-        corners = np.stack([self.left[:-1], self.right[:-1], self.right[1:], self.left[1:]], axis=1)
-        to_middle = corners.mean(axis=1) - self.eye
-        rise, run = np.diff(self.up), np.diff(self.along)
-        outward = np.array([0, 1, 0]) * run[:, None] - self.heading * rise[:, None]
-        order = np.argsort(-np.linalg.norm(to_middle, axis=1))
-        seen = (outward * to_middle).sum(axis=1) < 0
-        upward = np.maximum(run, 0) / (np.abs(rise) + np.abs(run) + 1e-9)
-        return [(int(i), self.camera.project(corners[i]), float(upward[i])) for i in order if seen[i]]
+        left, right = self.parts["profile", -1], self.parts["profile", 1]
+        to_middle = (self.world[left] + self.world[right]) / 2 - self.eye
+        to_middle = (to_middle[:-1] + to_middle[1:]) / 2
+        rise, run = np.diff(self.profile[:, 1]), np.diff(self.profile[:, 2])
+        outward = np.array([0, 1, 0]) * run[:, None] - self.rearwards * rise[:, None]
+        seen = np.flatnonzero((outward * to_middle).sum(axis=1) < 0)
+        upward = np.maximum(run, 0) / (np.abs(rise) + np.abs(run))
+        far_first = seen[np.argsort(-(to_middle[seen] ** 2).sum(axis=1))]
+        ends, others = self.pixels[left], self.pixels[right]
+        return [
+            (int(i), np.stack([ends[i], others[i], others[i + 1], ends[i + 1]]), float(upward[i])) for i in far_first
+        ]
 
 
 def draw_vehicle(stage: Stage, vehicle: Vehicle, light: float) -> list[Lamp]:
@@ -194,19 +242,18 @@ def draw_vehicle(stage: Stage, vehicle: Vehicle, light: float) -> list[Lamp]:
     canvas, _, conditions, _ = stage
     shape, body, warmth = vehicle.shape, _Body(stage, vehicle), vehicle.warmth
     if warmth > 0.3:
-        warm_ground(stage, body.footprint, 8 * warmth)
+        warm_ground(stage, stage.camera.project(vehicle.footprint()), 8 * warmth)
     mark = canvas.begin(CAR, vehicle.z)
     metal = conditions.road + vehicle.contrast + 4.5 * warmth
     cabin = max(0.5 * (conditions.sky + metal), metal - 9) + 2 * warmth  # panes mirror the cold sky
     glass: RGB = (30, 36, 42) if conditions.night else (60, 72, 82)
     tyre = paint((26, 26, 27), conditions.road + 1 + 9 * warmth, light)
 
-    wheels = [ellipse(axle, shape.radius, shape.radius / shape.length, shape.radius) for axle in shape.axles]
-    for wheel in wheels:
+    for index in range(len(shape.axles)):
         for side in (-body.side, body.side):
-            canvas.fill(hull(body.on_side(wheel, side), body.on_side(wheel, side, 0.24)), tyre, mark)
-    low = np.array([(0.03, 0.17), (0.97, 0.17), (0.97, 0.32), (0.03, 0.32)]) * (1, shape.height)
-    underside = hull(body.on_side(low, -1, 0.1), body.on_side(low, 1, 0.1))
+            tread = hull(body.outline("wheel", index, side), body.outline("inner wheel", index, side))
+            canvas.fill(tread, tyre, mark)
+    underside = hull(body.outline("underside", -1), body.outline("underside", 1))
     canvas.fill(underside, paint((16, 16, 17), metal + 6 * warmth), mark)
 
     for edge, outline, upward in body.faces():
@@ -216,23 +263,22 @@ def draw_vehicle(stage: Stage, vehicle: Vehicle, light: float) -> list[Lamp]:
         if edge in shape.glass:
             pane = outline + (outline.mean(axis=0) - outline) * 0.1
             canvas.fill(pane, paint(glass, cabin, light))
-            r, g, b = glass
-            canvas.fill(_part(pane, 0.15, 0.5, 0.3, 0.9), paint((r + 22, g + 24, b + 26), cabin, light))  # a reflection
+            if body.is_large:  # a reflection
+                r, g, b = glass
+                canvas.fill(_part(pane, 0.15, 0.5, 0.3, 0.9), paint((r + 22, g + 24, b + 26), cabin, light))
 
     sunlit = 0.92 if not conditions.sunny else (1.1 if _faces_sun(stage, body) else 0.7)
-    canvas.fill(
-        body.on_side(np.array(shape.profile) * (1, shape.height), body.side),
-        paint(vehicle.colour, metal + 0.5, light * sunlit),
-        mark,
-    )
-    sill = np.array([(0.01, 0.17), (0.99, 0.19), (0.99, 0.34), (0.01, 0.34)]) * (1, shape.height)
-    canvas.fill(body.on_side(sill, body.side), paint(vehicle.colour, metal + 1.5 * warmth, light * sunlit * 0.72))
-    panes = [body.on_side(np.array(window) * (1, shape.height), body.side) for window in shape.windows]
+    canvas.fill(body.outline("profile", body.side), paint(vehicle.colour, metal + 0.5, light * sunlit), mark)
+    panes = [body.outline("window", index, body.side) for index in range(len(shape.windows))]
     canvas.fill_all(np.array(panes), paint(glass, cabin + 1, light * 0.9))
+    if body.is_large:
+        sill = paint(vehicle.colour, metal + 1.5 * warmth, light * sunlit * 0.72)
+        canvas.fill(body.outline("sill", body.side), sill)
     hub = paint((120, 122, 126), conditions.road + 2 + 12 * warmth, light * 0.8)
-    for wheel in wheels:
-        canvas.fill(body.on_side(wheel, body.side), tyre, mark)
-        canvas.fill(body.on_side(wheel + (wheel.mean(axis=0) - wheel) * 0.42, body.side), hub)
+    for index in range(len(shape.axles)):
+        disc = body.outline("wheel", index, body.side)
+        canvas.fill(disc, tyre, mark)
+        canvas.fill(disc + (disc.mean(axis=0) - disc) * 0.42, hub)
     lamps = _draw_end(stage, vehicle, body, metal, mark, light)
     canvas.end(mark, CAR_BOX)
     return lamps
@@ -240,39 +286,36 @@ def draw_vehicle(stage: Stage, vehicle: Vehicle, light: float) -> list[Lamp]:
 
 def _draw_end(stage: Stage, vehicle: Vehicle, body: _Body, metal: float, mark: Mark, light: float) -> list[Lamp]:
     """Draws lamps, plate and grille of the front, or lamps, plate and exhaust of the rear."""
-    canvas, shape, warmth = stage.canvas, vehicle.shape, vehicle.warmth
-    half, top = shape.width / 2, shape.lamps * shape.height
-    outlines = np.array([body.at_end(side * 0.95 * half, top - 0.16, side * 0.62 * half, top) for side in (-1, 1)])
-    bumper = paint(vehicle.colour, metal - 0.5, 0.55 * light)
-    canvas.fill(body.at_end(-0.98 * half, 0.24, 0.98 * half, 0.4), bumper)
-    if shape.length > 5 and not body.shows_front:  # the doors of a load
-        canvas.fill(body.at_end(-0.03, 0.5, 0.03, 0.95 * shape.height), bumper)
-    canvas.fill(body.at_end(-0.26, 0.42, 0.26, 0.53), paint((216, 214, 196), metal, light))
-    if body.shows_front:
+    canvas, end, warmth = stage.canvas, body.end, vehicle.warmth
+    lamps = np.stack([body.outline("lamp", index, end) for index in (0, 1)])
+    if body.is_large:
+        bumper = paint(vehicle.colour, metal - 0.5, 0.55 * light)
+        canvas.fill(body.outline("bumper", end), bumper)
+        if vehicle.shape.length > 5 and end == 1:  # the doors of a load
+            canvas.fill(body.outline("seam", end), bumper)
+        canvas.fill(body.outline("plate", end), paint((216, 214, 196), metal, light))
+    if end == -1:
         grille = paint((22, 22, 24), metal + 14 * warmth, light)
-        canvas.fill(body.at_end(-0.55 * half, top - 0.18, 0.55 * half, top - 0.03), grille)
-        canvas.fill(body.at_end(-0.75 * half, 0.27, 0.75 * half, 0.4), grille)
+        canvas.fill_all(np.stack([body.outline("grille", end), body.outline("intake", end)]), grille)
         if not vehicle.lights:
-            canvas.fill_all(outlines, paint((220, 222, 220), metal, light))
+            canvas.fill_all(lamps, paint((220, 222, 220), metal, light))
             return []
-        canvas.fill_all(outlines, paint((255, 248, 226), metal + 8), mark._replace(glow=255))
-        places = [outline.mean(axis=0) for outline in outlines]
+        canvas.fill_all(lamps, paint((255, 248, 226), metal + 8), mark._replace(glow=255))
         power = stage.rng.uniform(0.15, 0.6) if stage.conditions.night else 0.05
-        return [Lamp(x, y, vehicle.z, y, power, (1.0, 0.97, 0.88)) for x, y in places]
+        return [Lamp(x, y, vehicle.z, y, power, (1.0, 0.97, 0.88)) for x, y in lamps.mean(axis=1).tolist()]
     if vehicle.lights:
         glow = 200 if stage.chance(0.4) else 70
-        canvas.fill_all(outlines, paint((255, 30, 22), metal + 4), mark._replace(glow=glow))
+        canvas.fill_all(lamps, paint((255, 30, 22), metal + 4), mark._replace(glow=glow))
     else:
-        canvas.fill_all(outlines, paint((150, 24, 24), metal, light))
+        canvas.fill_all(lamps, paint((150, 24, 24), metal, light))
     if warmth > 0.2:
-        exhaust = body.at_end(0.45 * half, 0.22, 0.6 * half, 0.29)
-        canvas.fill(exhaust, paint((40, 40, 40), metal + 30 * warmth, light), mark)
+        canvas.fill(body.outline("exhaust", end), paint((40, 40, 40), metal + 30 * warmth, light), mark)
     return []
 
 
 def _faces_sun(stage: Stage, body: _Body) -> bool:
     """Whether the visible side looks to the half of the sky with the sun."""
-    return bool(body.side * np.cos(body.vehicle.yaw) * stage.conditions.sun_side > 0)
+    return bool(body.side * body.rearwards[2] * stage.conditions.sun_side > 0)
 
 
 def _part(face: Points, left: float, right: float, low: float, high: float) -> Points:
