@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from fuseloop.datasets.synthesis.canvas import Canvas
 from fuseloop.datasets.synthesis.conditions import sample_conditions
+from fuseloop.datasets.synthesis.labels import label
 from fuseloop.datasets.synthesis.layout import draw_scene, sample_camera, sample_smoke
 from fuseloop.datasets.synthesis.sensors import see_infrared, see_visible
 from fuseloop.datasets.synthesis.stage import Stage
@@ -29,8 +30,6 @@ BOX_NAMES = ("person", "bicycle", "car")
 IMAGE_FOLDERS = ("vi", "ir", "Segmentation_labels", "saliency")
 SALIENT = (1, 2, 3)
 MINIMUM_SIDE = 32
-HIDDEN = 0.2  # an object of which less than this share can be seen is not labelled
-TINY = 12  # pixels; neither is one that covers fewer
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ def generate(seed: int, height: int = 240, width: int = 320) -> Scene:
     lamps, targets = draw_scene(stage)
     visible = see_visible(stage, lamps, sample_smoke(stage, targets))
     infrared = see_infrared(stage)
-    boxes, classes = _label(stage.canvas)
+    boxes, classes = label(stage.canvas)
     segmentation = np.ascontiguousarray(stage.canvas.labels[..., 0])
     saliency = np.where(np.isin(segmentation, SALIENT), np.uint8(255), np.uint8(0))
     return Scene(visible, infrared, boxes, classes, segmentation, saliency, conditions.night)
@@ -148,21 +147,3 @@ def yolo_lines(scene: Scene) -> str:
     middles, sizes = (corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]
     rows = zip(scene.box_classes, np.concatenate([middles, sizes], axis=1), strict=True)
     return "".join(f"{box_class} {' '.join(f'{value:.6f}' for value in row)}\n" for box_class, row in rows)
-
-
-def _label(canvas: Canvas) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Boxes and classes of the objects that can be seen; the others lose their segmentation too."""
-    boxes: list[tuple[int, int, int, int]] = []
-    classes: list[int] = []
-    for thing in canvas.things:
-        region = canvas.labels[thing.bounds]
-        seen = region[..., 1] == thing.instance
-        rows, columns = np.flatnonzero(seen.any(axis=1)), np.flatnonzero(seen.any(axis=0))
-        area = np.count_nonzero(seen)
-        if area < TINY or area < HIDDEN * thing.area:
-            region[..., 0][seen] = 0
-        elif thing.box_class is not None:
-            top, left = thing.bounds[0].start, thing.bounds[1].start
-            boxes.append((left + columns[0], top + rows[0], left + columns[-1] + 1, top + rows[-1] + 1))
-            classes.append(thing.box_class)
-    return np.array(boxes, np.float32).reshape(-1, 4), np.array(classes, np.int64)

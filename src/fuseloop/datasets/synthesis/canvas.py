@@ -87,11 +87,17 @@ class Camera(NamedTuple):
 
 
 class Thing(NamedTuple):
-    """A labelled object on the canvas."""
+    """An object on the canvas.
+
+    Attributes:
+        instance: Its number, which its pixels carry.
+        box_class: Class id of its box, or none for what has no box.
+        area: Pixels that it covered when it was drawn, before nearer things hid some of them.
+        bounds: Rows and columns that it lies within.
+    """
 
     instance: int
     box_class: int | None
-    segmentation: int
     area: int
     bounds: tuple[slice, slice]
 
@@ -162,7 +168,7 @@ class Canvas:
         right, bottom = np.maximum(np.ceil(points.max(axis=0)) + 3, 0).astype(int)
         bounds = (slice(top, bottom), slice(left, right))
         area = int(np.count_nonzero(self.labels[bounds][..., 1] == mark.instance))
-        self.things.append(Thing(mark.instance, box_class, mark.segmentation, area, bounds))
+        self.things.append(Thing(mark.instance, box_class, area, bounds))
 
 
 def pack(pixels: NDArray[Any]) -> NDArray[np.uint32]:

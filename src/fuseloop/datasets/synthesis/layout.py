@@ -164,7 +164,7 @@ def _vehicles(stage: Stage, road: Road) -> Iterator[Prop]:
         kind = stage.pick(PASSENGER_CARS) if stage.chance(0.88) else stage.pick(("truck", "bus"))
         if lot and parked:
             kind = stage.pick(PASSENGER_CARS)
-        warmth = rng.uniform(0, 0.15) if parked and stage.chance(0.7) else rng.uniform(0.4, 1.0)
+        warmth = rng.uniform(0, 0.05) if parked and stage.chance(0.75) else rng.uniform(0.4, 1.0)
         yield _vehicle(
             stage,
             Vehicle(
@@ -174,7 +174,7 @@ def _vehicles(stage: Stage, road: Road) -> Iterator[Prop]:
                 yaw=float(yaw),
                 colour=stage.pick(vehicles.BODIES),
                 warmth=warmth,
-                contrast=rng.normal(0, 0.5) if stage.chance(0.5) else rng.uniform(-4, 2),
+                contrast=rng.normal(0, 0.3) if stage.chance(0.65) else rng.uniform(-4, 2),
                 lights=not parked and (conditions.night or stage.chance(0.2)),
             ),
         )

@@ -198,7 +198,7 @@ def draw_bicycle(stage: Stage, rider: Person | None, x: float, z: float, turn: f
     canvas, _, conditions, rng = stage
     mark = canvas.begin(BIKE, z)
     figure = _Figure(stage, x, z, mark, ahead)
-    metal = conditions.ground + rng.uniform(-1.5, 1.5)
+    metal = conditions.ground + rng.uniform(-1, 1)
     frame, rubber = paint(stage.pick(FRAMES), metal, light), paint((28, 28, 28), metal + 1, light)
     turn = max(turn, 0.12)
     base, radius, scale = 0.53 * turn, 0.34, figure.scale

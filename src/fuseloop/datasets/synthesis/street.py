@@ -112,10 +112,10 @@ def draw_sign(stage: Stage, x: float, z: float, light: float) -> None:
 
 
 def draw_cone(stage: Stage, x: float, z: float, colour: RGB, light: float) -> None:
-    """Draws a traffic cone, which is about as warm as the ground."""
+    """Draws a traffic cone, which is about as warm as the road."""
     canvas, camera, conditions, rng = stage
     mark = canvas.begin(CONE, z)
-    cool, tall = conditions.ground + rng.uniform(-1.2, 0.3), 0.72
+    cool, tall = conditions.road + rng.uniform(-1.2, 0.4), 0.72
     foot = [(x - 0.22, 0, z - 0.2), (x + 0.22, 0, z - 0.2), (x + 0.19, 0.05, z + 0.2), (x - 0.19, 0.05, z + 0.2)]
     canvas.fill(camera.project(np.array(foot)), paint(colour, cool, light * 0.7), mark)
     heights = (0.04, 0.3, 0.44, 0.56, 0.64, tall)

@@ -239,13 +239,13 @@ class _Body:
 
 def draw_vehicle(stage: Stage, vehicle: Vehicle, light: float) -> list[Lamp]:
     """Draws a vehicle and returns its burning headlamps that face the camera."""
-    canvas, _, conditions, _ = stage
+    canvas, _, conditions, rng = stage
     shape, body, warmth = vehicle.shape, _Body(stage, vehicle), vehicle.warmth
     if warmth > 0.3:
         warm_ground(stage, stage.camera.project(vehicle.footprint()), 8 * warmth)
     mark = canvas.begin(CAR, vehicle.z)
     metal = conditions.road + vehicle.contrast + 4.5 * warmth
-    cabin = max(0.5 * (conditions.sky + metal), metal - 9) + 2 * warmth  # panes mirror the cold sky
+    cabin = metal - rng.uniform(0.5, 8) + 2 * warmth  # panes mirror the cold sky, or a wall
     glass: RGB = (30, 36, 42) if conditions.night else (60, 72, 82)
     tyre = paint((26, 26, 27), conditions.road + 1 + 9 * warmth, light)
 
