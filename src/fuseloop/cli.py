@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from fuseloop.fusers.fuser import Fuser
     from fuseloop.pairs.images import Picture
 
-DONE, PARTLY, NOTHING, INTERRUPTED, NO_READER = 0, 1, 2, 130, 141
+DONE, PARTLY, NOTHING, INTERRUPTED = 0, 1, 2, 130
 
 HELP = """Fuses aligned infrared and visible images, folders and videos.
 
@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # Whoever read our output has gone; without this the interpreter complains when it flushes at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return NO_READER
+        return PARTLY
     return code or DONE
 
 

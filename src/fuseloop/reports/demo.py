@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jinja2 import Environment, PackageLoader
-from markupsafe import Markup
 from numpy.typing import NDArray
 
 from fuseloop.datasets.synthetic import BOX_NAMES, Scene, generate, scene_seed
@@ -83,7 +82,7 @@ class Shown:
         """What is in the scene, and where it is plain, in a few words."""
         where = Counter(one.only_in for one in self.objects)
         parts = [f"{where[name]} plain in {text}" for name, text in PLACES.items() if where[name]]
-        return f"{len(self.objects)} objects: {', '.join(parts)}" if parts else "no objects"
+        return f"{len(self.objects)} labelled: {', '.join(parts)}" if parts else "nothing labelled"
 
 
 @dataclass(frozen=True)
@@ -235,7 +234,7 @@ def render(demo: Demo, seed: int) -> str:
     return environment.get_template("demo.html").render(
         demo=demo,
         seed=seed,
-        mark=Markup(MARK),
+        mark=MARK,
         table=METRICS,
         metrics=SHOWN_METRICS,
         width=WIDTH,

@@ -1,0 +1,373 @@
+"""The command: what it does, what it says, and its exit codes."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+import fuseloop
+from fuseloop import cli
+from fuseloop.engines import ENGINES
+from fuseloop.fusers.weights import known_weights, write_weights
+from fuseloop.networks.vfn import VFN
+from fuseloop.pairs.images import Picture, read_image, write_image
+from fuseloop.pairs.video import VideoReader, VideoWriter
+from tools import command_page
+
+COMMAND = Path(sys.executable).with_name("fuseloop")
+HEIGHT, WIDTH = 24, 32
+
+
+class Ran(NamedTuple):
+    code: int
+    output: str
+    errors: str
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys) -> Callable[[str], Ran]:
+    """Runs the command in this process, in an empty working directory."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(command: str) -> Ran:
+        code = cli.main(command.split())
+        return Ran(code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory) -> Path:
+    """A network that is not trained, so that these tests do not depend on what is shipped."""
+    path = tmp_path_factory.mktemp("weights") / "untrained.safetensors"
+    torch.manual_seed(0)
+    write_weights(path, VFN(1))
+    return path
+
+
+@pytest.fixture
+def fuse(run, weights) -> Callable[[str], Ran]:
+    return lambda options: run(f"fuse --fuser {weights} --engine torch {options}")
+
+
+def noise(*shape: int, dtype: type = np.uint8) -> NDArray[np.generic]:
+    return np.random.default_rng(0).integers(0, np.iinfo(dtype).max + 1, shape, dtype)
+
+
+def save(path: str, pixels: NDArray[np.generic]) -> None:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    write_image(path, Picture(pixels))
+
+
+def save_folders(*names: str) -> None:
+    for name in names:
+        save(f"ir/{name}.png", noise(HEIGHT, WIDTH))
+        save(f"vis/{name}.png", noise(HEIGHT, WIDTH, 3))
+
+
+class TestHelp:
+    @pytest.mark.parametrize("arguments", ["", "--help", "-h"])
+    def test_says_what_it_is_for_how_it_is_used_and_what_exit_codes_mean(self, run, arguments):
+        ran = run(arguments)
+        text = " ".join(ran.output.split())
+        assert ran.code == 0
+        assert "Fuses aligned infrared and visible images, folders and videos." in text
+        assert "fuseloop fuse --infrared ir.png --visible vis.png --out fused.png" in text
+        for code in (cli.DONE, cli.PARTLY, cli.NOTHING, cli.INTERRUPTED):
+            assert re.search(rf"\b{code} \w+", text), code
+
+    @pytest.mark.parametrize(
+        "command", ["fuse", "demo", "weights", "synthetic", "train", "train visual", "export", "convert"]
+    )
+    def test_explains_every_command_and_each_of_its_options(self, run, command):
+        assert command.split()[0] in run("--help").output
+        text = run(f"{command} --help").output
+        assert text.startswith(f"Usage: fuseloop {command}")
+        unexplained = re.findall(r"^│[ *]+(--[\w-]+ (?:[A-Z]+ )?) *(?:\[.*)?│$", text, re.MULTILINE)
+        assert not unexplained
+
+    def test_comes_without_loading_anything_heavy(self):
+        program = (
+            "import sys; from fuseloop.cli import main; main(['fuse', '--help'])\n"
+            "sys.exit(' '.join({'torch', 'numpy', 'cv2', 'av', 'openvino', 'onnxruntime'} & set(sys.modules)))"
+        )
+        finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+        assert finished.stderr.strip() == ""
+
+    def test_the_version_is_that_of_the_package(self, run):
+        assert run("--version").output.strip() == fuseloop.__version__
+
+    def test_the_engines_offered_are_those_there_are(self):
+        assert set(cli.EngineName.__args__) == set(ENGINES)
+
+
+class TestFuseImages:
+    def test_the_image_is_what_the_library_makes(self, fuse, weights):
+        infrared, visible = noise(HEIGHT, WIDTH), noise(HEIGHT, WIDTH, 3)
+        save("ir.png", infrared)
+        save("vis.png", visible)
+        ran = fuse("--infrared ir.png --visible vis.png --out new/folder/fused.png")
+        assert ran.code == 0
+        assert ran.output.startswith("wrote new/folder/fused.png in ")
+        assert ran.errors == ""
+        expected = fuseloop.load(weights)(infrared, visible)
+        assert np.array_equal(read_image("new/folder/fused.png").pixels, expected)
+
+    def test_a_folder_as_output_takes_the_stem_of_the_visible_image(self, fuse):
+        save("a_ir.png", noise(HEIGHT, WIDTH))
+        save("a.bmp", noise(HEIGHT, WIDTH, 3))
+        Path("out").mkdir()
+        assert fuse("--infrared a_ir.png --visible a.bmp --out out").code == 0
+        assert [path.name for path in Path("out").iterdir()] == ["a.png"]
+
+    def test_overwrite_replaces_what_is_there(self, fuse):
+        save_folders("a")
+        Path("fused.png").write_text("old")
+        assert fuse("--infrared ir/a.png --visible vis/a.png --out fused.png --overwrite").code == 0
+        assert read_image("fused.png").pixels.shape == (HEIGHT, WIDTH, 3)
+
+    def test_sixteen_bits_in_give_sixteen_bits_out(self, fuse):
+        save("ir.png", noise(HEIGHT, WIDTH, dtype=np.uint16))
+        save("vis.png", noise(HEIGHT, WIDTH, 3, dtype=np.uint16))
+        assert fuse("--infrared ir.png --visible vis.png --out fused.png").code == 0
+        assert read_image("fused.png").pixels.dtype == np.uint16
+
+    @pytest.mark.parametrize(("depth", "dtype"), [("8", np.uint8), ("16", np.uint16), ("float", np.float32)])
+    def test_the_depth_can_be_chosen(self, fuse, depth, dtype):
+        save("ir.png", noise(HEIGHT, WIDTH))
+        save("vis.png", noise(HEIGHT, WIDTH, 3))
+        assert fuse(f"--infrared ir.png --visible vis.png --out fused.tiff --depth {depth}").code == 0
+        assert read_image("fused.tiff").pixels.dtype == dtype
+
+    def test_levels_say_what_is_black_and_what_is_white(self, fuse):
+        raw = 7000 + 500 * np.eye(HEIGHT, WIDTH, dtype=np.uint16)
+        save("ir.png", raw)
+        save("same.png", (255 * np.eye(HEIGHT, WIDTH)).astype(np.uint8))
+        save("vis.png", noise(HEIGHT, WIDTH))
+        assert fuse("--infrared ir.png --visible vis.png --out a.png --infrared-levels range:7000,7500").code == 0
+        assert fuse("--infrared same.png --visible vis.png --out b.png").code == 0
+        assert np.array_equal(read_image("a.png").pixels, read_image("b.png").pixels)
+
+    def test_resizing_is_the_explicit_way_out_of_two_sizes(self, fuse):
+        save("ir.png", noise(HEIGHT // 2, WIDTH // 2))
+        save("vis.png", noise(HEIGHT, WIDTH, 3))
+        refused = fuse("--infrared ir.png --visible vis.png --out fused.png")
+        assert refused.code == 2
+        assert "--align resize" in refused.errors
+        assert fuse("--infrared ir.png --visible vis.png --out fused.png --align resize").code == 0
+        assert read_image("fused.png").pixels.shape == (HEIGHT, WIDTH, 3)
+
+    @pytest.mark.parametrize("engine", ENGINES)
+    def test_every_engine_makes_the_same_image(self, run, weights, engine):
+        save_folders("a")
+        inputs = f"--fuser {weights} --infrared ir/a.png --visible vis/a.png"
+        assert run(f"fuse {inputs} --out torch.png --engine torch").code == 0
+        assert run(f"fuse {inputs} --out other.png --engine {engine}").code == 0
+        one, other = (read_image(f"{name}.png").pixels.astype(int) for name in ("torch", "other"))
+        assert np.abs(one - other).max() <= 1
+
+
+class TestFuseFolders:
+    def test_every_pair_becomes_a_png_of_its_visible_stem(self, fuse):
+        save_folders("x2", "x10", "y")
+        Path("vis/y.png").rename("vis/y.bmp")
+        ran = fuse("--infrared ir --visible vis --out out")
+        assert ran.code == 0
+        assert re.match(r"fused 3 of 3 pairs into out in [\d.]+ s \([\d.]+ a second\)\n", ran.output)
+        assert {path.name for path in Path("out").iterdir()} == {"x2.png", "x10.png", "y.png"}
+
+    def test_another_format_can_be_asked_for(self, fuse):
+        save_folders("a")
+        assert fuse("--infrared ir --visible vis --out out --format webp").code == 0
+        assert [path.name for path in Path("out").iterdir()] == ["a.webp"]
+
+    def test_float_images_become_tiff(self, fuse):
+        save("ir/a.png", noise(HEIGHT, WIDTH))
+        save("vis/a.tiff", noise(HEIGHT, WIDTH, 3).astype(np.float32) / 255)
+        assert fuse("--infrared ir --visible vis --out out").code == 0
+        assert read_image("out/a.tiff").pixels.dtype == np.float32
+
+    def test_suffixes_do_not_count_in_pairing(self, fuse):
+        save("all/x_ir.png", noise(HEIGHT, WIDTH))
+        save("all/x_vis.png", noise(HEIGHT, WIDTH, 3))
+        assert fuse("--infrared all --visible all --out out --suffix _ir,_vis").code == 0
+        assert [path.name for path in Path("out").iterdir()] == ["x_vis.png"]
+
+    def test_a_suffix_without_comma_is_explained(self, fuse):
+        save_folders("a")
+        ran = fuse("--infrared ir --visible vis --out out --suffix _ir")
+        assert ran.code == 2
+        assert "_ir,_vis" in ran.errors
+
+    def test_what_has_no_partner_is_listed(self, fuse):
+        save_folders("a", "b")
+        Path("ir/b.png").unlink()
+        ran = fuse("--infrared ir --visible vis --out out")
+        assert ran.code == 0
+        assert "no partner: vis/b.png" in ran.errors
+        assert "1 without a partner" in ran.output
+
+    def test_the_same_command_again_does_only_what_is_missing(self, fuse):
+        save_folders("a", "b")
+        fuse("--infrared ir --visible vis --out out")
+        before = Path("out/a.png").stat().st_mtime_ns
+        Path("out/b.png").unlink()
+        ran = fuse("--infrared ir --visible vis --out out")
+        assert ran.code == 0
+        assert "fused 1 of 2 pairs" in ran.output
+        assert "kept 1" in ran.output
+        assert Path("out/a.png").stat().st_mtime_ns == before
+
+    def test_names_that_look_like_markup_are_printed_as_they_are(self, fuse):
+        save_folders("good", "[red]odd")
+        Path("ir/[red]odd.png").write_text("no image")
+        ran = fuse("--infrared ir --visible vis --out out")
+        assert ran.code == 1
+        assert ran.errors.startswith("failed: [red]odd: ir/[red]odd.png: is not")
+
+
+class TestFuseVideos:
+    @pytest.fixture
+    def videos(self, run) -> None:
+        for name in ("ir.mp4", "vis.mp4"):
+            with VideoWriter(name, 12, 64, 48) as writer:
+                for index in range(5):
+                    writer.write(np.full((48, 64, 3), 40 * index, np.uint8))
+
+    def test_every_frame_is_fused_at_the_same_rate(self, fuse, videos):
+        ran = fuse("--infrared ir.mp4 --visible vis.mp4 --out fused.mp4")
+        assert ran.code == 0
+        assert re.match(r"wrote fused\.mp4: 5 frames in [\d.]+ s \([\d.]+ a second\)\n", ran.output)
+        fused = VideoReader("fused.mp4")
+        assert (fused.frames, fused.rate, fused.height, fused.width) == (5, 12, 48, 64)
+
+    def test_a_folder_as_output_takes_the_name_of_the_visible_video(self, fuse, videos):
+        Path("out").mkdir()
+        assert fuse("--infrared ir.mp4 --visible vis.mp4 --out out").code == 0
+        assert [path.name for path in Path("out").iterdir()] == ["vis.mp4"]
+
+    def test_options_of_images_are_refused(self, fuse, videos):
+        ran = fuse("--infrared ir.mp4 --visible vis.mp4 --out fused.mp4 --depth 16")
+        assert ran.code == 2
+        assert "for images" in ran.errors
+
+
+class TestOtherCommands:
+    def test_weights_lists_what_is_shipped(self, run):
+        ran = run("weights")
+        assert ran.code == 0
+        assert all(name in ran.output for name in known_weights())
+
+    def test_synthetic_writes_labelled_pairs_that_can_be_fused(self, run, fuse):
+        assert run("synthetic --out scenes --count 2 --seed 3 --size 64x48").code == 0
+        assert len(list(Path("scenes/labels").iterdir())) == 2
+        assert fuse("--infrared scenes/ir --visible scenes/vi --out out").code == 0
+
+    @pytest.mark.parametrize("size", ["640", "640x", "axb", "640x480x3"])
+    def test_a_size_that_is_none_is_explained(self, run, size):
+        ran = run(f"synthetic --out scenes --size {size}")
+        assert ran.code == 2
+        assert "640x480" in ran.errors
+
+    def test_export_writes_an_onnx_file(self, run, weights):
+        assert run(f"export --out vfn.onnx --fuser {weights}").code == 0
+        import onnx
+
+        onnx.checker.check_model(onnx.load("vfn.onnx"))
+
+    def test_convert_makes_weights_of_a_pickled_checkpoint(self, run, fuse, weights):
+        torch.manual_seed(1)
+        torch.save({"net": VFN(1).state_dict()}, Path("reference.pth"))
+        ran = run("convert reference.pth own.safetensors")
+        assert ran.code == 0
+        assert "depth 1" in ran.output
+        save_folders("a")
+        assert run("fuse --infrared ir --visible vis --out out --engine torch --fuser own.safetensors").code == 0
+
+    def test_train_visual_takes_a_file_changes_and_a_run_folder(self, run):
+        Path("tiny.yaml").write_text(
+            "depth: 1\ndata: [{spec: 'synthetic:2'}]\nvalidation: ['synthetic:1:5']\n"
+            "stages: [{steps: 9, crop: 48, batch: 2}]\n"
+        )
+        ran = run("train visual tiny.yaml --out tiny stages.0.steps=1")
+        assert ran.code == 0, ran.errors
+        assert "best weights: tiny/best.safetensors (step 1 of 1, validation" in ran.output
+
+    def test_train_visual_knows_its_presets_and_keys(self, run):
+        ran = run("train visual --preset papre")
+        assert ran.code == 2
+        assert "paper" in ran.errors
+        ran = run("train visual --preset paper root=data sede=1")
+        assert ran.code == 2
+        assert "'seed'" in ran.errors
+
+
+class TestHowItEnds:
+    def test_errors_are_one_plain_line_where_no_terminal_shows_them(self, fuse):
+        ran = fuse("--infrared a_rather_long_name_for_an_image.png --visible vis.png --out " + "x" * 100 + ".png")
+        assert ran.code == 2
+        assert ran.errors == "error: a_rather_long_name_for_an_image.png: does not exist; check the path\n"
+
+    def test_a_defect_keeps_its_traceback(self, run, monkeypatch):
+        monkeypatch.setattr("fuseloop.fusers.weights.find_weights", lambda name: 1 // 0)
+        with pytest.raises(ZeroDivisionError):
+            run("weights")
+
+    def test_ctrl_c_anywhere_has_its_exit_code(self, run, monkeypatch):
+        def interrupt(name: str) -> Path:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("fuseloop.fusers.weights.find_weights", interrupt)
+        ran = run("weights")
+        assert ran.code == 130
+        assert ran.errors.startswith("interrupted: ")
+
+    @pytest.mark.parametrize("command", ["--help", "weights"])
+    def test_a_reader_that_goes_away_is_no_reason_to_complain(self, command):
+        with subprocess.Popen([COMMAND, command], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            process.stdout.close()
+            assert process.stderr is not None
+            assert process.stderr.read() == b""
+        assert process.returncode == cli.PARTLY
+
+    def test_an_interrupted_video_leaves_nothing(self, run, weights):
+        for name in ("ir.mp4", "vis.mp4"):
+            with VideoWriter(name, 25, 128, 96) as writer:
+                for _ in range(300):
+                    writer.write(np.zeros((96, 128), np.uint8))
+        arguments = f"fuse --infrared ir.mp4 --visible vis.mp4 --out fused.mp4 --fuser {weights} --engine torch".split()
+        with subprocess.Popen([COMMAND, *arguments], stderr=subprocess.PIPE, text=True) as process:
+            while process.poll() is None and not list(Path().glob(".*.part")):
+                time.sleep(0.01)
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate()
+        assert process.returncode == 130
+        assert "fused.mp4 was not written" in errors
+        assert sorted(path.name for path in Path().iterdir()) == ["ir.mp4", "vis.mp4"]
+
+
+class TestPageInTheDocs:
+    @pytest.mark.parametrize("example", command_page.EXAMPLES.values())
+    def test_every_example_can_be_parsed(self, example):
+        program, *arguments = example.split()
+        assert program == "fuseloop"
+        command, _, _ = cli.app.parse_args(arguments, exit_on_error=False, print_error=False)
+        assert command.__module__ == "fuseloop.cli"
+
+    def test_it_has_every_example_and_option(self):
+        page = command_page.PAGE.read_text(encoding="utf-8")
+        options = set(re.findall(r"`(--[\w-]+)", command_page.page()))
+        assert {option for option in options if f"`{option}" not in page} == set()
+        assert all(example in page for example in command_page.EXAMPLES.values())

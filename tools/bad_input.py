@@ -1,0 +1,408 @@
+"""Runs the command on every kind of bad input, and writes what happened to docs/bad-input.md.
+
+    python tools/bad_input.py
+
+A case is a way to spoil a folder of good pairs, a command, and what is expected: the exit code, a part of the message,
+and the files that may be new. The tests run the same cases. In every case the files that were there must stay as they
+are, and nothing may be left half-written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import av
+import numpy as np
+import tifffile
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from fuseloop.cli import main as fuseloop
+
+PAGE = Path(__file__).parents[1] / "docs" / "bad-input.md"
+HEIGHT, WIDTH = 24, 32
+FILE = "fuse --infrared ir.png --visible vis.png --out fused.png"
+FOLDER = "fuse --infrared thermal --visible colour --out fused"
+VIDEO = "fuse --infrared ir.mp4 --visible vis.mp4 --out fused.mp4"
+
+
+class Case(NamedTuple):
+    """One bad input.
+
+    Attributes:
+        title: What is bad.
+        spoil: Makes it so in the folder of good pairs, which is the working directory.
+        command: The command, without the name of the program.
+        says: A part of the message.
+        code: The exit code.
+        new: The files that the command may leave.
+    """
+
+    title: str
+    spoil: Callable[[], object]
+    command: str
+    says: str
+    code: int = 2
+    new: tuple[str, ...] = ()
+
+
+class Ran(NamedTuple):
+    """How a command ended.
+
+    Attributes:
+        code: Exit code.
+        output: Standard output.
+        errors: Standard error.
+        lost: Files that are gone or changed.
+        new: Files that were not there before.
+    """
+
+    code: int
+    output: str
+    errors: str
+    lost: list[str]
+    new: list[str]
+
+
+def make_good_pairs() -> None:
+    """Fills the working directory with what every case starts from."""
+    rng = np.random.default_rng(0)
+    thermal = rng.integers(0, 256, (HEIGHT, WIDTH), np.uint8)
+    colour = rng.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+    for folder in ("thermal", "colour"):
+        Path(folder).mkdir()
+    for name in ("ir", "thermal/a", "thermal/b", "thermal/c"):
+        Image.fromarray(thermal).save(f"{name}.png")
+    for name in ("vis", "colour/a", "colour/b", "colour/c"):
+        Image.fromarray(colour).save(f"{name}.png")
+
+
+def truncate(path: str) -> None:
+    """Cuts a file in half."""
+    content = Path(path).read_bytes()
+    Path(path).write_bytes(content[: len(content) // 2])
+
+
+def save(path: str, pixels: np.ndarray, **options: object) -> None:
+    Path(path).unlink(missing_ok=True)
+    if path.endswith(".tiff"):
+        tifffile.imwrite(path, pixels)
+    else:
+        Image.fromarray(pixels).save(path, **options)
+
+
+def save_bomb(path: str) -> None:
+    """A PNG of a few bytes that says it has 30,000 × 30,000 pixels."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 0, 0, 0, 0)
+    content = zlib.compress(bytes(1000))
+    Path(path).write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", content) + chunk(b"IEND", b"")
+    )
+
+
+def save_animation(path: str) -> None:
+    frames = [Image.new("RGB", (WIDTH, HEIGHT), colour) for colour in ("red", "green")]
+    frames[0].save(path, save_all=True, append_images=frames[1:])
+
+
+def save_float(path: str, value: float) -> None:
+    pixels = np.full((HEIGHT, WIDTH), 0.5, np.float32)
+    pixels[3, 4] = value
+    save(path, pixels)
+
+
+def save_video(path: str, frames: int) -> None:
+    with av.open(path, "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for index in range(frames):
+            pixels = np.full((48, 64, 3), 20 * index, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, "rgb24")))
+        container.mux(stream.encode())
+
+
+def save_videos(infrared: int = 3, visible: int = 3) -> None:
+    save_video("ir.mp4", infrared)
+    save_video("vis.mp4", visible)
+
+
+def rename_all(folder: str) -> None:
+    for path in Path(folder).iterdir():
+        path.rename(path.with_name(f"other_{path.name}"))
+
+
+def save_foreign_weights(path: str) -> None:
+    save_file({"weight": torch.zeros(3)}, path)
+
+
+def text(path: str, content: str = "this is no picture\n") -> Callable[[], object]:
+    return lambda: Path(path).write_text(content)
+
+
+CASES = [
+    Case("missing file", lambda: Path("vis.png").unlink(), FILE, "vis.png: does not exist"),
+    Case("missing folder", lambda: None, FOLDER.replace("colour", "color"), "color: does not exist"),
+    Case("truncated PNG", lambda: truncate("vis.png"), FILE, "vis.png: is broken or truncated"),
+    Case(
+        "truncated JPEG",
+        lambda: (save("vis.jpg", np.zeros((HEIGHT, WIDTH, 3), np.uint8)), truncate("vis.jpg")),
+        FILE.replace("vis.png", "vis.jpg"),
+        "vis.jpg: is broken or truncated",
+    ),
+    Case("zero bytes", text("ir.png", ""), FILE, "ir.png: is empty (0 bytes)"),
+    Case("text named .png", text("ir.png"), FILE, "ir.png: is not a PNG, JPEG, BMP, TIFF or WebP image"),
+    Case("decompression bomb", lambda: save_bomb("vis.png"), FILE, "--max-pixels"),
+    Case("more pixels than --max-pixels allows", lambda: None, FILE + " --max-pixels 500", "--max-pixels"),
+    Case(
+        "different sizes",
+        lambda: save("ir.png", np.zeros((HEIGHT, WIDTH + 8), np.uint8)),
+        FILE,
+        "the infrared image is 40x24 and the visible image 32x24",
+    ),
+    Case(
+        "NaN in a float image",
+        lambda: save_float("ir.tiff", np.nan),
+        FILE.replace("ir.png", "ir.tiff"),
+        "ir.tiff: holds NaN or infinite values",
+    ),
+    Case(
+        "infinity in a float image",
+        lambda: save_float("ir.tiff", np.inf),
+        FILE.replace("ir.png", "ir.tiff"),
+        "ir.tiff: holds NaN or infinite values",
+    ),
+    Case(
+        "float values outside [0, 1] without levels",
+        lambda: save_float("ir.tiff", 291.5),
+        FILE.replace("ir.png", "ir.tiff"),
+        "the infrared image: the float values go from 0.5 to 291.5",
+    ),
+    Case(
+        "image under 8 pixels",
+        lambda: [save(name, np.zeros((7, 40), np.uint8)) for name in ("ir.png", "vis.png")],
+        FILE,
+        "the network needs at least 8x8",
+    ),
+    Case(
+        "CMYK", lambda: Image.new("CMYK", (WIDTH, HEIGHT)).save("vis.jpg"), FILE.replace("vis.png", "vis.jpg"), "CMYK"
+    ),
+    Case("animated PNG", lambda: save_animation("vis.png"), FILE, "animat"),
+    Case("animated WebP", lambda: save_animation("vis.webp"), FILE.replace("vis.png", "vis.webp"), "animat"),
+    Case("animated GIF", lambda: save_animation("vis.gif"), FILE.replace("vis.png", "vis.gif"), "animat"),
+    Case("a folder and a file", lambda: None, FILE.replace("ir.png", "thermal"), "give two of a kind"),
+    Case("folders with no common stem", lambda: rename_all("thermal"), FOLDER, "other_a, other_b, other_c"),
+    Case("folder without images", lambda: Path("empty").mkdir(), FOLDER.replace("thermal", "empty"), "holds no images"),
+    Case(
+        "two files of one stem in a folder",
+        lambda: save("colour/a.bmp", np.zeros((HEIGHT, WIDTH), np.uint8)),
+        FOLDER,
+        "have the same name",
+    ),
+    Case(
+        "one bad pair in a folder",
+        lambda: truncate("thermal/b.png"),
+        FOLDER,
+        "b: thermal/b.png: is broken or truncated",
+        code=1,
+        new=("fused/a.png", "fused/c.png"),
+    ),
+    Case(
+        "an image without a partner",
+        lambda: Path("colour/b.png").unlink(),
+        FOLDER,
+        "no partner: thermal/b.png",
+        code=0,
+        new=("fused/a.png", "fused/c.png"),
+    ),
+    Case(
+        "nothing but bad pairs in a folder",
+        lambda: [truncate(f"thermal/{name}.png") for name in "abc"],
+        FOLDER,
+        "thermal/c.png: is broken or truncated",
+    ),
+    Case("a file in the place of the output folder", text("fused"), FOLDER, "cannot make the folder fused"),
+    Case(
+        "a file in the place of a folder above the output",
+        text("results"),
+        FILE.replace("fused.png", "results/fused.png"),
+        "cannot make the folder results",
+    ),
+    Case("an output that exists", text("fused.png"), FILE, "fused.png: exists already and was kept; use --overwrite"),
+    Case(
+        "outputs that exist in a folder",
+        lambda: (Path("fused").mkdir(), Path("fused/b.png").write_text("mine")),
+        FOLDER,
+        "kept 1 that were there",
+        code=0,
+        new=("fused/a.png", "fused/c.png"),
+    ),
+    Case(
+        "an output that is an input", lambda: None, FILE.replace("fused.png", "vis.png --overwrite"), "one of the two"
+    ),
+    Case(
+        "an output folder that is an input",
+        lambda: None,
+        FOLDER.replace("fused", "colour --overwrite"),
+        "one of the two",
+    ),
+    Case("an output without an ending", lambda: None, FILE.replace("fused.png", "fused"), "has no ending"),
+    Case("an unknown format", lambda: None, FILE.replace("fused.png", "fused.gif"), "fused.gif: .gif is not supported"),
+    Case("a device as output", lambda: None, FILE.replace("fused.png", "/dev/full"), "/dev/full"),
+    Case(
+        "unknown weights", lambda: None, FILE + " --fuser vfm", "unknown weights 'vfm'. Did you mean 'vfn'? Give one of"
+    ),
+    Case(
+        "missing weight file", lambda: None, FILE + " --fuser my.safetensors", "there is no weight file my.safetensors"
+    ),
+    Case("corrupt weight file", text("my.safetensors"), FILE + " --fuser my.safetensors", "my.safetensors is corrupt"),
+    Case(
+        "foreign weight file",
+        lambda: save_foreign_weights("my.safetensors"),
+        FILE + " --fuser my.safetensors",
+        "was not written by fuseloop",
+    ),
+    Case(
+        "pickled weight file",
+        lambda: torch.save({"weight": torch.zeros(3)}, "my.pth"),
+        FILE + " --fuser my.pth",
+        "convert it once with: fuseloop convert",
+    ),
+    Case("text named .mp4", lambda: (save_videos(), text("ir.mp4")()), VIDEO, "ir.mp4: is no video"),
+    Case("videos of different lengths", lambda: save_videos(3, 5), VIDEO, "has 3 frames"),
+    Case("an output video that exists", lambda: (save_videos(), text("fused.mp4")()), VIDEO, "use --overwrite"),
+    Case("unknown levels", lambda: None, FILE + " --infrared-levels best", "levels 'best' are unknown"),
+    Case("unknown engine", lambda: None, FILE + " --engine abacus", "abacus"),
+    Case("unknown option", lambda: None, FILE + " --sharpen", "--sharpen"),
+    Case("missing option", lambda: None, "fuse --infrared ir.png --visible vis.png", "--out"),
+]
+
+
+def run(case: Case) -> Ran:
+    """Spoils the good pairs in the working directory, which must be empty, and runs the command there."""
+    make_good_pairs()
+    case.spoil()
+    return watch(lambda: run_here(case.command))
+
+
+def run_here(command: str) -> tuple[int, str, str]:
+    """Runs the command in this process; returns exit code, output and errors."""
+    output, errors = io.StringIO(), io.StringIO()
+    arguments = command.split()
+    if "--engine" not in arguments and "--out" in arguments:
+        arguments += ["--engine", "torch"]  # the quickest to start
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
+        code = fuseloop(arguments)
+    return code, output.getvalue(), errors.getvalue()
+
+
+def run_on_full_disk() -> Ran:
+    """Fuses three pairs into a disk with room for less; needs the right to mount a tmpfs."""
+    make_good_pairs()
+    rng = np.random.default_rng(0)
+    for name in "abc":
+        save(f"thermal/{name}.png", rng.integers(0, 256, (64, 64), np.uint8))
+        save(f"colour/{name}.png", rng.integers(0, 256, (64, 64, 3), np.uint8))
+    Path("disk").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24k", "tmpfs", "disk"], check=True, capture_output=True)
+    try:
+        return watch(lambda: run_here(FOLDER.replace("fused", "disk/fused")))
+    finally:
+        subprocess.run(["umount", "disk"], check=True)
+
+
+def run_interrupted() -> Ran:
+    """Sends the command what Ctrl-C sends, after some of many images are there."""
+    make_good_pairs()
+    for index in range(150):
+        shutil.copy("thermal/a.png", f"thermal/{index}.png")
+        shutil.copy("colour/a.png", f"colour/{index}.png")
+
+    def interrupt() -> tuple[int, str, str]:
+        command = [Path(sys.executable).with_name("fuseloop"), *FOLDER.split(), "--engine", "torch"]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        with subprocess.Popen(command, text=True, **pipes) as process:
+            while process.poll() is None and len(list(Path("fused").glob("*.png"))) < 3:
+                time.sleep(0.01)
+            process.send_signal(signal.SIGINT)
+            output, errors = process.communicate(timeout=60)
+        return process.returncode, output, errors
+
+    return watch(interrupt)
+
+
+def watch(act: Callable[[], tuple[int, str, str]]) -> Ran:
+    """Says how a command ended, and what it did to the files below the working directory."""
+    before = contents()
+    code, output, errors = act()
+    after = contents()
+    lost = [path for path, content in before.items() if after.get(path) != content]
+    return Ran(code, output, errors, lost, sorted(after.keys() - before.keys()))
+
+
+def contents() -> dict[str, bytes]:
+    """All files below the working directory."""
+    return {str(path): path.read_bytes() for path in Path().rglob("*") if path.is_file()}
+
+
+@contextlib.contextmanager
+def empty_working_directory() -> Iterator[None]:
+    """A new working directory that is removed in the end."""
+    previous = os.getcwd()
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        try:
+            yield
+        finally:
+            os.chdir(previous)
+
+
+HEAD = """# Bad input
+
+Made by `python tools/bad_input.py`; the tests run the same cases. In every one, the files that were there before are
+untouched, and nothing is left half-written.
+
+| what is bad | what the command says | exit code | what it leaves |
+|---|---|---|---|
+"""
+
+
+def row(title: str, ran: Ran) -> str:
+    """A line of the page. Times are left out, because they differ from run to run."""
+    said = [line for line in (ran.errors + ran.output).splitlines() if line]
+    message = re.sub(r"[\d.]+ (s|a second)\b", r"… \1", "<br>".join(said)).replace("|", "\\|")
+    leaves = "nothing" if not ran.new else ", ".join(ran.new) if len(ran.new) < 5 else f"{len(ran.new)} whole images"
+    return f"| {title} | {message} | {ran.code} | {leaves} |\n"
+
+
+def main() -> None:
+    lines = []
+    trials = [(case.title, partial(run, case)) for case in CASES]
+    trials += [("full disk", run_on_full_disk), ("Ctrl-C in the middle of a folder", run_interrupted)]
+    for title, trial in trials:
+        with empty_working_directory():
+            lines.append(row(title, trial()))
+    PAGE.write_text(HEAD + "".join(lines), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
