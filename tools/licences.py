@@ -3,8 +3,8 @@
     python tools/licences.py            write LICENSES.md
     python tools/licences.py --check    fail when a dependency has a licence that is not accepted
 
-What a package is for comes from its comment in pyproject.toml, its version from constraints.txt, its licence from its
-own metadata. Run it again when a dependency comes, goes or changes its version.
+What a package is for comes from its comment in pyproject.toml, up to a semicolon; its version from constraints.txt; its
+licence from its own metadata. Run it again when a dependency comes, goes or changes its version.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def declared() -> tuple[dict[str, str], dict[str, str]]:
         if block is None:
             raise ValueError(f"pyproject.toml has no list {opening}")
         lines = re.findall(r'^ *"([\w.-]+)[^"]*",(?: *# *(.*))?$', block[1], re.MULTILINE)
-        found.append({canonical(name): comment for name, comment in lines})
+        found.append({canonical(name): comment.split(";")[0] for name, comment in lines})
     users, developers = found
     return users, developers
 
