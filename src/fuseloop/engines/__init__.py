@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from typing import get_args
+from importlib import import_module
 
 from fuseloop.engines.engine import Engine, Precision
+from fuseloop.engines.export import export_onnx
 from fuseloop.errors import ConfigurationError
 from fuseloop.networks.vfn import VFN
 
-__all__ = ["ENGINES", "Engine", "Precision", "load_engine"]
+__all__ = ["ENGINES", "Engine", "Precision", "export_onnx", "load_engine"]
 
-ENGINES = ("torch",)
+# Where each engine lives. They are imported when first used, for each takes a while.
+_HOMES = {
+    "torch": ("fuseloop.engines.torch_engine", "TorchEngine"),
+    "onnxruntime": ("fuseloop.engines.onnxruntime_engine", "OnnxRuntimeEngine"),
+    "openvino": ("fuseloop.engines.openvino_engine", "OpenVinoEngine"),
+}
+ENGINES = tuple(_HOMES)
+"""The names of the engines."""
 
 
 def load_engine(name: str, network: VFN, *, precision: Precision = "fp32") -> Engine:
@@ -18,17 +26,15 @@ def load_engine(name: str, network: VFN, *, precision: Precision = "fp32") -> En
 
     Args:
         name: One of `ENGINES`.
-        network: The network; the engine takes its weights as they are now, in evaluation mode.
-        precision: "fp32" is within 1e-4 of the PyTorch module; "bf16" is faster where the processor supports it and
-            within 2/255.
+        network: The network; its weights are taken as they are now, with the running statistics of its batch norms.
+        precision: "fp32" is within 1e-4 of the PyTorch module; "bf16" is faster on processors that have it and within
+            2/255.
 
     Raises:
-        ConfigurationError: The name or the precision is unknown.
+        ConfigurationError: The name is unknown, or the engine does not have this precision.
     """
-    if name not in ENGINES:
+    if name not in _HOMES:
         raise ConfigurationError(f"unknown engine {name!r}; choose one of {', '.join(ENGINES)}")
-    if precision not in get_args(Precision):
-        raise ConfigurationError(f"unknown precision {precision!r}; choose one of {', '.join(get_args(Precision))}")
-    from fuseloop.engines.torch_engine import TorchEngine
-
-    return TorchEngine(network, precision)
+    module, kind = _HOMES[name]
+    engine: Engine = getattr(import_module(module), kind)(network, precision)
+    return engine

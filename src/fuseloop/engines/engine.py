@@ -2,28 +2,52 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from abc import ABC, abstractmethod
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from fuseloop.networks.vfn import Pooled
+from fuseloop.engines.bfloat16 import split_image, to_bfloat16
+from fuseloop.engines.deployment import Part, deploy
+from fuseloop.errors import ConfigurationError
+from fuseloop.networks.vfn import VFN, Pooled
 
 Precision = Literal["fp32", "bf16"]
 
 
-class Engine(Protocol):
-    """Runs one fusion network, whose weights it took when it was made.
+class Engine(ABC):
+    """Runs one fusion network.
 
-    All images are float32 tensors B×1×H×W in [0, 1] on the CPU, H and W at least 8. Engines prepare what they need for
-    a shape when it comes first and keep it for a bounded number of shapes. They are not safe to share between threads.
+    All images are float32 tensors B×1×H×W in [0, 1] on the CPU, H and W at least 8. Engines compile for a shape when it
+    comes first and keep that for the last few shapes. They are not safe to share between threads.
 
-    Attributes:
-        name: The name it is loaded by.
+    Args:
+        network: The network; its weights are taken as they are now, with the running statistics of its batch norms.
         precision: "fp32" is within 1e-4 of the PyTorch module, "bf16" within 2/255.
+
+    Raises:
+        ConfigurationError: The engine does not have this precision.
     """
 
-    name: str
-    precision: Precision
+    name: ClassVar[str]
+    precisions: ClassVar[tuple[Precision, ...]] = ("fp32", "bf16")
+
+    def __init__(self, network: VFN, precision: Precision) -> None:
+        if precision not in self.precisions:
+            raise ConfigurationError(
+                f"engine {self.name} has no precision {precision!r}; it has {', '.join(self.precisions)}"
+            )
+        self.precision: Precision = precision
+        self._deployment = deploy(network)
+        if precision == "bf16":
+            to_bfloat16(self._deployment)
+
+    @abstractmethod
+    def _run(self, part: Part, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Runs a part of the deployment, float32 tensors in and out."""
+
+    def _images(self, *images: Tensor) -> list[Tensor]:
+        return [split_image(image) for image in images] if self.precision == "bf16" else list(images)
 
     def fuse(self, infrared: Tensor, luma: Tensor) -> Tensor:
         """Fuses whole frames.
@@ -35,7 +59,8 @@ class Engine(Protocol):
         Returns:
             The fused luma, B×1×H×W in [0, 1].
         """
-        ...
+        (fused,) = self._run("frame", *self._images(infrared, luma))
+        return fused
 
     def pool(self, infrared: Tensor, luma: Tensor, interior: Tensor) -> Pooled:
         """Adds up what one tile gives to the statistics of the whole frame.
@@ -51,7 +76,8 @@ class Engine(Protocol):
             `mean`: the SUM of the gradients over the interior, B×16; `peak`: their largest value, B×16. The caller
             adds up the sums of all tiles and divides by the pixels of the frame.
         """
-        ...
+        total, peak = self._run("statistics", *self._images(infrared, luma), interior)
+        return Pooled(total.flatten(1), peak.flatten(1))
 
     def fuse_tile(self, infrared: Tensor, luma: Tensor, pooled: Pooled) -> Tensor:
         """Fuses one tile.
@@ -64,4 +90,6 @@ class Engine(Protocol):
         Returns:
             The fused tile, B×1×H×W in [0, 1]; right outside the halo of a cut.
         """
-        ...
+        mean, peak = (statistic[:, :, None, None] for statistic in pooled)
+        (fused,) = self._run("tile", *self._images(infrared, luma), mean, peak)
+        return fused

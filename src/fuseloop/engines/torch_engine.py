@@ -2,39 +2,32 @@
 
 from __future__ import annotations
 
-import copy
+from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from fuseloop.engines.engine import Precision
-from fuseloop.networks.vfn import VFN, Pooled, gradient_magnitude
+from fuseloop.engines.deployment import Part
+from fuseloop.engines.engine import Engine, Precision
+from fuseloop.networks.vfn import VFN
 
 
-class TorchEngine:
-    """Runs the network eagerly in PyTorch, see `Engine`."""
+class TorchEngine(Engine):
+    """Runs the deployed network eagerly on the device of the network."""
 
     name = "torch"
 
     def __init__(self, network: VFN, precision: Precision) -> None:
-        self.precision: Precision = precision
-        self._network = copy.deepcopy(network).eval().requires_grad_(False)
-
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bf16")
-
-    @torch.inference_mode()
-    def fuse(self, infrared: Tensor, luma: Tensor) -> Tensor:
-        with self._autocast():
-            return self._network(infrared, luma).float()
+        super().__init__(network, precision)
+        self._device = next(network.parameters()).device
+        self._dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        for module in self._deployment:
+            # Channels last: the layout in which convolutions of few channels are fast.
+            module.to(dtype=self._dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @torch.inference_mode()
-    def pool(self, infrared: Tensor, luma: Tensor, interior: Tensor) -> Pooled:
-        with self._autocast():
-            gradient = gradient_magnitude(self._network.encode(infrared, luma)).float() * interior
-        return Pooled(gradient.sum(dim=(2, 3)), gradient.amax(dim=(2, 3)))
-
-    @torch.inference_mode()
-    def fuse_tile(self, infrared: Tensor, luma: Tensor, pooled: Pooled) -> Tensor:
-        with self._autocast():
-            return self._network.decode(self._network.encode(infrared, luma), pooled).float()
+    def _run(self, part: Part, *inputs: Tensor) -> tuple[Tensor, ...]:
+        module = cast(nn.Module, getattr(self._deployment, part))
+        outputs = module(*(value.to(self._device, self._dtype) for value in inputs))
+        several = outputs if isinstance(outputs, tuple) else (outputs,)
+        return tuple(value.to("cpu", torch.float32) for value in several)

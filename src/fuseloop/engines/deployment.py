@@ -1,0 +1,264 @@
+"""The fusion network in the form that engines run: the same function in fewer and cheaper steps.
+
+The algebra is exact; only the rounding differs (below 1e-6 in fp32):
+
+* Batch norms are folded into the convolutions before them.
+* A dense residual block makes its concatenations itself. Processors compute 16 channels of a convolution as fast as 8,
+  so the first convolution also copies its input (as an identity tap) and the second one also computes the part of the
+  1×1 convolution that is known by then. The activation is per channel: a leak of 1 changes nothing.
+* |x| is a leaky ReLU with a leak of -1, which engines fuse into the Sobel convolution.
+* Both channel MLPs are one pair of 1×1 convolutions.
+
+The modules are plain sequences of a few operations, so that `fuseloop.engines.graph` can write them as ONNX.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fuseloop.networks.vfn import CHANNELS, LEAK, VFN
+
+State = Mapping[str, Tensor]
+
+
+class Convolution(nn.Module):
+    """A convolution that keeps the size, and a leaky ReLU.
+
+    Args:
+        weight: O×I/groups×K×K.
+        bias: O.
+        leak: One number for all channels, or one for each: 1 passes a channel on, -1 takes absolute values.
+        border: How the input is continued: "zeros", "reflect", or "none" when the caller did that.
+        dilation: Distance of the taps.
+        groups: Groups of channels.
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor,
+        leak: float | Tensor = 1.0,
+        *,
+        border: str = "zeros",
+        dilation: int = 1,
+        groups: int = 1,
+    ) -> None:
+        super().__init__()
+        self.register_buffer("weight", weight.float())
+        self.register_buffer("bias", bias.float())
+        self.leak = leak if isinstance(leak, float) else nn.Buffer(leak.float())
+        self.border = border
+        self.dilation = dilation
+        self.groups = groups
+
+    def forward(self, x: Tensor) -> Tensor:
+        """B×I×H×W to B×O×H×W."""
+        margin = self.dilation * (self.weight.shape[-1] // 2)
+        if self.border == "reflect":
+            x = F.pad(x, (margin, margin, margin, margin), mode="reflect")
+        padding = margin if self.border == "zeros" else 0
+        x = F.conv2d(x, self.weight, self.bias, padding=padding, dilation=self.dilation, groups=self.groups)
+        if isinstance(self.leak, Tensor):
+            return F.prelu(x, self.leak)
+        return x if self.leak == 1 else F.leaky_relu(x, self.leak)
+
+
+def _layer(state: State, name: str) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a layer, in float64 for the algebra."""
+    return state[f"{name}.weight"].double(), state[f"{name}.bias"].double()
+
+
+def _folded(state: State, name: str, index: int = 0) -> tuple[Tensor, Tensor]:
+    """Weight and bias of the convolution `name.index` with the batch norm behind it folded in."""
+    weight, bias = _layer(state, f"{name}.{index}")
+    norm = f"{name}.{index + 1}"
+    gain, offset = _layer(state, norm)
+    scale = gain / torch.sqrt(state[f"{norm}.running_var"].double() + nn.BatchNorm2d(1).eps)
+    return weight * scale[:, None, None, None], (bias - state[f"{norm}.running_mean"].double()) * scale + offset
+
+
+def _pointwise(matrix: Tensor) -> Tensor:
+    """A matrix O×I as a 1×1 kernel."""
+    return matrix[:, :, None, None]
+
+
+def _centre_tap(matrix: Tensor) -> Tensor:
+    """A matrix O×I as a 3×3 kernel that looks at the centre alone."""
+    return F.pad(_pointwise(matrix), (1, 1, 1, 1))
+
+
+class _Block(nn.Module):
+    """`DenseResidualBlock` without concatenations."""
+
+    def __init__(self, state: State, name: str) -> None:
+        super().__init__()
+        weight1, bias1 = _folded(state, f"{name}.Dcov1")
+        weight2, bias2 = _folded(state, f"{name}.Dcov2")
+        weight3, bias3 = _layer(state, f"{name}.conv")
+        early, late = weight3[:, : 2 * CHANNELS, 0, 0], weight3[:, 2 * CHANNELS :, 0, 0]
+        identity, zeros, ones = torch.eye(CHANNELS).to(early), torch.zeros_like(bias1), torch.ones_like(bias1)
+        # x -> x, y1
+        self.first = Convolution(
+            torch.cat([_centre_tap(identity), weight1]),
+            torch.cat([zeros, bias1]),
+            torch.cat([ones, LEAK * ones]),
+            dilation=2,
+        )
+        # x, y1 -> y2, what the 1×1 convolution makes of x and y1
+        self.second = Convolution(
+            torch.cat([weight2, _centre_tap(early)]),
+            torch.cat([bias2, bias3]),
+            torch.cat([LEAK * ones, ones]),
+            dilation=2,
+        )
+        self.third = Convolution(_pointwise(torch.cat([late, identity], dim=1)), zeros, LEAK)
+
+    def forward(self, x: Tensor) -> Tensor:
+        residual: Tensor = self.third(self.second(self.first(x)))
+        return x + residual
+
+
+class _Encoder(nn.Module):
+    """`VFN.encode` and `gradient_magnitude`: two images to features and their gradients, B×16×H×W each."""
+
+    def __init__(self, state: State, depth: int) -> None:
+        super().__init__()
+        self.infrared = self._modality(state, "ir_feb", depth)
+        self.luma = self._modality(state, "vi_feb", depth)
+        slope = torch.outer(torch.tensor([1.0, 2.0, 1.0]) / 8, torch.tensor([-1.0, 0.0, 1.0]))
+        self.along_x = self._sobel(slope)
+        self.along_y = self._sobel(slope.T)
+
+    @staticmethod
+    def _modality(state: State, name: str, depth: int) -> nn.Sequential:
+        return nn.Sequential(
+            Convolution(*_folded(state, f"{name}.bfe", 0), LEAK, border="reflect"),
+            Convolution(*_folded(state, f"{name}.bfe", 3), LEAK, border="reflect"),
+            *(_Block(state, f"{name}.e{level}") for level in range(depth)),
+        )
+
+    @staticmethod
+    def _sobel(kernel: Tensor) -> Convolution:
+        channels = 2 * CHANNELS
+        return Convolution(
+            kernel.repeat(channels, 1, 1, 1), torch.zeros(channels), -1.0, border="none", groups=channels
+        )
+
+    def forward(self, infrared: Tensor, luma: Tensor) -> tuple[Tensor, Tensor]:
+        features = torch.cat([self.infrared(infrared), self.luma(luma)], dim=1)
+        continued = F.pad(features, (1, 1, 1, 1), mode="replicate")
+        return features, self.along_x(continued) + self.along_y(continued)
+
+
+class _Decoder(nn.Module):
+    """`GradientAttention` and `Reconstruction`; the statistics are B×16×1×1 here."""
+
+    def __init__(self, state: State, depth: int) -> None:
+        super().__init__()
+        mean1, mean2, peak1, peak2 = (
+            _layer(state, f"frb1.{mlp}.{layer}") for mlp in ("mlp_aa", "mlp_ma") for layer in (0, 2)
+        )
+        zeros = torch.zeros_like(mean1[0])
+        block_diagonal = torch.cat([torch.cat([mean1[0], zeros], dim=1), torch.cat([zeros, peak1[0]], dim=1)])
+        self.channel = nn.Sequential(
+            Convolution(_pointwise(block_diagonal), torch.cat([mean1[1], peak1[1]]), 0.0),
+            Convolution(_pointwise(torch.cat([mean2[0], peak2[0]], dim=1)), mean2[1] + peak2[1]),
+        )
+        self.spatial_mean = self._spatial(state, "frb1.conv_mean_a")
+        self.spatial_peak = self._spatial(state, "frb1.conv_max_a")
+        self.reconstruction = nn.Sequential(
+            Convolution(*_folded(state, "frb2.f_conv"), LEAK, border="reflect"),
+            *(_Block(state, f"frb2.d{level}") for level in range(depth)),
+            Convolution(*_folded(state, "frb2.res"), LEAK, border="reflect"),
+            Convolution(*_layer(state, "frb2.res.3"), border="reflect"),
+        )
+
+    @staticmethod
+    def _spatial(state: State, name: str) -> nn.Sequential:
+        return nn.Sequential(
+            Convolution(*_layer(state, f"{name}.0"), 0.0, border="reflect"),
+            Convolution(*_layer(state, f"{name}.2"), border="reflect"),
+        )
+
+    def forward(self, features: Tensor, gradient: Tensor, mean: Tensor, peak: Tensor) -> Tensor:
+        channel = self.channel(torch.cat([mean, peak], dim=1))
+        spatial_mean = self.spatial_mean(F.avg_pool2d(gradient, 3, 1, 1))
+        spatial = spatial_mean + self.spatial_peak(F.max_pool2d(gradient, 3, 1, 1))
+        signed = self.reconstruction(features * torch.sigmoid(channel * spatial))
+        return torch.tanh(signed.float()) * 0.5 + 0.5
+
+
+class Frame(nn.Module):
+    """Fuses whole frames."""
+
+    def __init__(self, encoder: _Encoder, decoder: _Decoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.decoder = decoder
+
+    def forward(self, infrared: Tensor, luma: Tensor) -> Tensor:
+        """Two images B×1×H×W to the fused one."""
+        features, gradient = self.encoder(infrared, luma)
+        mean, peak = gradient.mean((2, 3), keepdim=True), gradient.amax((2, 3), keepdim=True)
+        fused: Tensor = self.decoder(features, gradient, mean, peak)
+        return fused
+
+
+class TileStatistics(nn.Module):
+    """The first pass over the tiles of a frame, see `Engine.pool`."""
+
+    def __init__(self, encoder: _Encoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, infrared: Tensor, luma: Tensor, interior: Tensor) -> tuple[Tensor, Tensor]:
+        """Two images and a mask B×1×H×W to the sum and the peak of the gradients, B×16×1×1 each."""
+        _, gradient = self.encoder(infrared, luma)
+        gradient = gradient * interior
+        return gradient.sum((2, 3), keepdim=True), gradient.amax((2, 3), keepdim=True)
+
+
+class Tile(nn.Module):
+    """The second pass over the tiles of a frame, see `Engine.fuse_tile`."""
+
+    def __init__(self, encoder: _Encoder, decoder: _Decoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.decoder = decoder
+
+    def forward(self, infrared: Tensor, luma: Tensor, mean: Tensor, peak: Tensor) -> Tensor:
+        """Two images B×1×H×W and the statistics of the frame, B×16×1×1 each, to the fused image."""
+        features, gradient = self.encoder(infrared, luma)
+        fused: Tensor = self.decoder(features, gradient, mean, peak)
+        return fused
+
+
+Part = Literal["frame", "statistics", "tile"]
+
+
+class Deployment(NamedTuple):
+    """The parts that an engine runs: whole frames at once, or the two passes over tiles."""
+
+    frame: Frame
+    statistics: TileStatistics
+    tile: Tile
+
+    @property
+    def image_channels(self) -> int:
+        """Channels of an image: 1, or 2 for bf16."""
+        return next(self.frame.encoder.infrared.buffers()).shape[1]
+
+
+def deploy(network: VFN) -> Deployment:
+    """Takes the weights of a network, with the running statistics of its batch norms."""
+    state = {name: value.detach() for name, value in network.state_dict().items()}
+    encoder, decoder = _Encoder(state, network.depth), _Decoder(state, network.depth)
+    return Deployment(Frame(encoder, decoder), TileStatistics(encoder), Tile(encoder, decoder))

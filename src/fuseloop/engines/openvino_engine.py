@@ -1,0 +1,50 @@
+"""OpenVINO as an engine."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import openvino
+import openvino.properties as properties
+import openvino.properties.hint as hint
+import torch
+from torch import Tensor
+
+from fuseloop.engines.deployment import Part
+from fuseloop.engines.engine import Engine, Precision
+from fuseloop.engines.export import part_graph
+from fuseloop.networks.vfn import VFN
+
+Shape = tuple[int, ...]
+
+COMPILED = 4  # two passes over tiles, and whole frames of two sizes
+
+
+class OpenVinoEngine(Engine):
+    """Runs the exported graphs in OpenVINO on the CPU.
+
+    A graph is compiled for each shape, since a graph of free shape takes nearly twice as long. The last few are kept.
+    It has as many threads as PyTorch when the engine is made.
+    """
+
+    name = "openvino"
+
+    def __init__(self, network: VFN, precision: Precision) -> None:
+        super().__init__(network, precision)
+        self._core = openvino.Core()
+        self._options = {
+            hint.performance_mode: hint.PerformanceMode.LATENCY,
+            hint.inference_precision: openvino.Type.bf16 if precision == "bf16" else openvino.Type.f32,
+            properties.inference_num_threads: torch.get_num_threads(),
+        }
+        self._request = lru_cache(COMPILED)(self._compile)
+
+    def _compile(self, part: Part, shapes: tuple[Shape, ...]) -> openvino.InferRequest:
+        model = self._core.read_model(part_graph(self._deployment, part).SerializeToString())
+        model.reshape(dict(zip(range(len(shapes)), map(openvino.PartialShape, shapes), strict=True)))
+        return self._core.compile_model(model, "CPU", self._options).create_infer_request()
+
+    def _run(self, part: Part, *inputs: Tensor) -> tuple[Tensor, ...]:
+        request = self._request(part, tuple(tuple(value.shape) for value in inputs))
+        request.infer([value.contiguous().numpy() for value in inputs], share_inputs=True)
+        return tuple(torch.from_numpy(value.data.copy()) for value in request.output_tensors)
