@@ -131,63 +131,56 @@ def _spread(props: list[Prop]) -> list[Prop]:
 
 def _depth(stage: Stage, near: float, far: float) -> float:
     """A depth, with the near ones as likely as they look large."""
-    return float(np.exp(stage.rng.uniform(np.log(near), np.log(far))))
+    return float(np.exp(stage.rng.uniform(np.log(min(near, far)), np.log(far))))
 
 
 def _vehicles(stage: Stage, road: Road) -> Iterator[Prop]:
     """Traffic in the lanes, cars parked along the kerb or side by side, and now and then one that crosses."""
     rng, conditions = stage.rng, stage.conditions
     far = min(road.stop - 4, 70.0)
-    lot = stage.chance(0.18)
-    lot_side = -1 if stage.chance(0.5) else 1
+    has_lot, lot_side = stage.chance(0.15), -1 if stage.chance(0.5) else 1
     lot_start = rng.uniform(1.3, 2.2) * road.start + 2
     for index in range(stage.draw({0: 0.12, 1: 0.2, 2: 0.24, 3: 0.2, 4: 0.14, 6: 0.1})):
         manner = stage.draw({"ahead": 0.28, "oncoming": 0.24, "parked": 0.42, "crossing": 0.06})
-        z = _depth(stage, 1.1 * road.start + 3.5, far)
-        parked = manner == "parked"
-        side = -1 if stage.chance(0.5) else 1
-        if parked and lot:
-            side, z = lot_side, lot_start + 2.7 * index
+        manner = "lot" if has_lot and stage.chance(0.8) else manner
+        parked = manner in ("parked", "lot")
+        z = lot_start + 2.7 * index if manner == "lot" else _depth(stage, 1.1 * road.start + 3.5, far)
+        side = lot_side if manner == "lot" else -1 if stage.chance(0.5) else 1
+        along = float(np.arctan(2 * road.bend * z))
+        if manner == "lot":
             across = (road.right + 2.8) if side > 0 else (road.left - 2.8)
             yaw = side * np.pi / 2 + rng.normal(0, 0.06) + (np.pi if stage.chance(0.3) else 0)
-        elif parked:
+        elif manner == "parked":
             across = (road.right - 1.1) if side > 0 else (road.left + 1.1)
-            yaw = (np.pi if stage.chance(0.7) else 0) + rng.normal(0, 0.04)
+            yaw = along + (np.pi if stage.chance(0.7) else 0) + rng.normal(0, 0.04)
         elif manner == "crossing":
             across, yaw = rng.uniform(road.left, road.right), side * np.pi / 2 + rng.normal(0, 0.1)
         elif manner == "ahead":
-            across, yaw = rng.uniform(road.middle, road.right - 1.2), np.pi + rng.normal(0, 0.05)
+            across, yaw = rng.uniform(road.middle, road.right - 1.2), along + np.pi + rng.normal(0, 0.05)
         else:
-            across, yaw = rng.uniform(road.left + 1.2, road.middle), rng.normal(0, 0.05)
-        if not (parked and lot):
-            yaw += np.arctan(2 * road.bend * z)
-        kind = stage.pick(PASSENGER_CARS) if stage.chance(0.88) else stage.pick(("truck", "bus"))
-        if lot and parked:
-            kind = stage.pick(PASSENGER_CARS)
-        warmth = rng.uniform(0, 0.05) if parked and stage.chance(0.75) else rng.uniform(0.4, 1.0)
-        yield _vehicle(
-            stage,
-            Vehicle(
-                shape=SHAPES[kind],
-                x=road.x(across, z),
-                z=z,
-                yaw=float(yaw),
-                colour=stage.pick(vehicles.BODIES),
-                warmth=warmth,
-                contrast=rng.normal(0, 0.3) if stage.chance(0.65) else rng.uniform(-4, 2),
-                lights=not parked and (conditions.night or stage.chance(0.2)),
-            ),
+            across, yaw = rng.uniform(road.left + 1.2, road.middle), along + rng.normal(0, 0.05)
+        large = manner != "lot" and stage.chance(0.12)
+        vehicle = Vehicle(
+            shape=SHAPES[stage.pick(("truck", "bus") if large else PASSENGER_CARS)],
+            x=road.x(across, z),
+            z=z,
+            yaw=yaw,
+            colour=stage.pick(vehicles.BODIES),
+            warmth=rng.uniform(0, 0.05) if parked and stage.chance(0.75) else rng.uniform(0.4, 1.0),
+            contrast=rng.normal(0, 0.3) if stage.chance(0.65) else rng.uniform(-4, 2),
+            lights=not parked and (conditions.night or stage.chance(0.2)),
         )
+        yield _vehicle(stage, vehicle, room=1.2 if manner == "lot" else 0.42 * vehicle.shape.length)
 
 
-def _vehicle(stage: Stage, vehicle: Vehicle) -> Prop:
-    """A vehicle as a prop, with the warm ground below its engine."""
+def _vehicle(stage: Stage, vehicle: Vehicle, room: float) -> Prop:
+    """A vehicle as a prop."""
     camera = stage.camera
     contact = camera.project(vehicle.footprint(0.12))
     tip = vehicle.footprint() - (stage.conditions.sun_side * 0.7 * vehicle.shape.height, 0, 0.2)
     shadow = vehicles.hull(camera.project(vehicle.footprint()), camera.project(tip))
     draw = partial(vehicles.draw_vehicle, stage, vehicle)
-    return Prop(vehicle.x, vehicle.z, draw, shadow, contact, 0.42 * vehicle.shape.length, target=True)
+    return Prop(vehicle.x, vehicle.z, draw, shadow, contact, room, target=True)
 
 
 def _people(stage: Stage, road: Road) -> Iterator[Prop]:
@@ -308,9 +301,8 @@ def _tree(stage: Stage, x: float, z: float) -> Prop:
     """A tree as a prop."""
     tall = stage.rng.uniform(4, 11)
     tip = x - stage.conditions.sun_side * tall * 0.5
-    angle = np.arange(10) * (2 * np.pi / 10)
-    round_ = np.stack([tip + 0.45 * tall * np.cos(angle), 0 * angle, z + 0.4 * tall * np.sin(angle)], axis=1)
-    shadow = stage.camera.project(round_)
+    on_ground = np.insert(ellipse(tip, z, 0.45 * tall, 0.4 * tall), 1, 0, axis=1)
+    shadow = stage.camera.project(on_ground)
     return Prop(x, z, partial(backdrop.draw_tree, stage, x, z, tall), shadow, leafy=True)
 
 
