@@ -304,6 +304,10 @@ class TestWriting:
             write_scenes(tmp_path, 1, seed=3, height=48, width=64)
         write_scenes(tmp_path, 1, seed=3, height=48, width=64, overwrite=True)
 
+    def test_a_negative_seed_is_refused(self, tmp_path) -> None:
+        with pytest.raises(ConfigurationError, match="seed -1"):
+            write_scenes(tmp_path, 1, seed=-1)
+
     def test_a_file_in_the_place_of_the_folder_is_named(self, tmp_path) -> None:
         (tmp_path / "taken").write_text("")
         with pytest.raises(ImageError, match="taken"):

@@ -56,7 +56,13 @@ class Scene:
 
 
 def scene_seed(seed: int, index: int) -> int:
-    """The seed of frame `index` of a set: independent of its neighbours and of the length of the set."""
+    """The seed of frame `index` of a set: independent of its neighbours and of the length of the set.
+
+    Raises:
+        ConfigurationError: The seed of the set is negative.
+    """
+    if seed < 0:
+        raise ConfigurationError(f"seed {seed} is negative; it must be at least 0")
     return int(np.random.SeedSequence([seed, index]).generate_state(1, np.uint64)[0])
 
 
