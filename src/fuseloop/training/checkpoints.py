@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +31,29 @@ def write_file(path: Path, content: bytes) -> None:
         TrainingError: It cannot be written; what was there before is kept.
     """
     aside = path.with_name(f".{path.name}.part")
-    try:
+    with writing(path):
         with aside.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, path)
         _sync_folder(path.parent)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Explains what the system says against writing a file or folder.
+
+    Raises:
+        TrainingError: It cannot be written.
+    """
+    try:
+        yield
     except OSError as error:
-        raise TrainingError(f"cannot write {path}: {error.strerror}; what was there before is kept") from error
+        raise TrainingError(
+            f"cannot write {path}: {error.strerror}; what was saved before is kept, so mend that and run the same "
+            "command again"
+        ) from error
 
 
 def _sync_folder(folder: Path) -> None:

@@ -50,21 +50,19 @@ class Reporter:
         self._bar.update(self._task, completed=step)
 
     def show(self, step: int, losses: Mapping[str, float]) -> dict[str, float]:
-        """Shows the losses with the rates since the last time, which it returns."""
+        """Shows the losses, of which "loss" is the sum, with the rates since the last time, which it returns."""
         now = time.monotonic()
         began, first = self._mark
         seconds = max(now - began, 1e-9)
         rates = {"steps_per_second": (step - first) / seconds, "pairs_per_second": self._pairs / seconds}
         self._mark, self._pairs = (now, step), 0
         left = (self._steps - step) / max(rates["steps_per_second"], 1e-9)
-        text = (
-            "  ".join(f"{name} {value:.4f}" for name, value in losses.items())
-            + f"  {rates['steps_per_second']:.2f} steps/s  {rates['pairs_per_second']:.1f} pairs/s  {_span(left)} left"
-        )
-        self._bar.update(self._task, completed=step, text=text)
+        rest = f"{rates['steps_per_second']:.2f} steps/s  {rates['pairs_per_second']:.1f} pairs/s  {_span(left)} left"
+        self._bar.update(self._task, completed=step, text=f"loss {losses['loss']:.4f}  {rest}")
         if not self._console.is_terminal and (now - self._last_line > SECONDS_BETWEEN_LINES or step == self._steps):
             self._last_line = now
-            self.say(f"step {step}/{self._steps}  {text}")
+            terms = "  ".join(f"{name} {value:.4f}" for name, value in losses.items())
+            self.say(f"step {step}/{self._steps}  {terms}  {rest}")
         return rates
 
     def say(self, line: str) -> None:

@@ -33,7 +33,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from fuseloop.errors import ConfigurationError
 from fuseloop.training import TrainingError
-from fuseloop.training.checkpoints import read_checkpoint, write_checkpoint, write_file
+from fuseloop.training.checkpoints import read_checkpoint, write_checkpoint, write_file, writing
 from fuseloop.training.config import TrainingConfig, dump_config
 from fuseloop.training.progress import Reporter
 from fuseloop.training.sampling import Batch
@@ -140,6 +140,7 @@ class Trainer:
 
     Raises:
         ConfigurationError: The folder holds a run of another configuration.
+        TrainingError: The folder cannot be written, or its checkpoint is damaged.
     """
 
     def __init__(self, config: TrainingConfig, fabric: Fabric, recipe: Recipe, console: Console) -> None:
@@ -161,47 +162,50 @@ class Trainer:
         """Trains to the last step, or until the time budget is spent.
 
         Raises:
-            TrainingError: The loss or its gradient is not finite.
+            TrainingError: The loss or its gradient is not finite, or the folder cannot be written.
             KeyboardInterrupt: Ctrl-C, after a checkpoint.
         """
-        began = time.monotonic()
-        state, config = self._state, self._config
-        budget = float("inf") if config.budget_minutes is None else config.budget_minutes * 60
-        with _interrupts() as interrupted, Reporter(self._recipe.steps, state.step, self._console) as reporter:
-            curves = SummaryWriter(str(self._folder), purge_step=state.step + 1) if self._writes else None
-            try:
-                while state.step < self._recipe.steps:
-                    stop = {"interrupted": interrupted.is_set(), "spent": time.monotonic() - began > budget}
-                    stop = self._step(state, stop)
-                    reporter.advance(state.step, self._recipe.pairs_in(state.step - 1))
-                    last = state.step == self._recipe.steps
-                    if state.step % config.log_every == 0 or last:
-                        self._log(state, reporter, curves)
-                    validates = state.step % config.validate_every == 0 or last
-                    if validates:
-                        self._validate(state, reporter, curves)
-                    if validates or any(stop.values()) or state.step % config.checkpoint_every == 0:
-                        self._checkpoint(state)
-                    if any(stop.values()) and not last:
-                        reason = "interrupted" if stop["interrupted"] else "time budget spent"
-                        reporter.say(
-                            f"{reason} at step {state.step}/{self._recipe.steps}, nothing is lost: "
-                            "run the same command again to continue"
-                        )
-                        if stop["interrupted"]:
-                            raise KeyboardInterrupt
-                        break
-            finally:
-                if curves is not None:
-                    curves.close()
+        state, config, steps = self._state, self._config, self._recipe.steps
+        deadline = time.monotonic() + 60 * (math.inf if config.budget_minutes is None else config.budget_minutes)
+        reporter = Reporter(steps, state.step, self._console)
+        if state.step == steps:
+            reporter.say(f"{self._folder} is finished already: {steps} steps")
+            return self._result(state)
+        with _interrupts() as interrupted, reporter, self._open_curves(state.step) as curves:
+
+            def asked_to_stop() -> dict[str, bool]:
+                return {"interrupted": interrupted.is_set(), "spent": time.monotonic() > deadline}
+
+            while state.step < steps:
+                stop = self._step(state, asked_to_stop)
+                reporter.advance(state.step, self._recipe.pairs_in(state.step - 1))
+
+                def due(every: int) -> bool:
+                    return state.step % every == 0 or state.step == steps
+
+                if due(config.log_every):
+                    self._log(state, reporter, curves)
+                if due(config.validate_every):
+                    self._validate(state, reporter, curves)
+                if due(config.checkpoint_every) or due(config.validate_every) or any(stop.values()):
+                    self._checkpoint(state)
+                if any(stop.values()) and state.step < steps:
+                    reason = "interrupted" if stop["interrupted"] else "time budget spent"
+                    reporter.say(f"{reason} at step {state.step}/{steps}: run the same command again to continue")
+                    if stop["interrupted"]:
+                        raise KeyboardInterrupt
+                    break
         return self._result(state)
 
-    @property
-    def _writes(self) -> bool:
-        return bool(self._fabric.is_global_zero)
+    def _open_curves(self, step: int) -> contextlib.AbstractContextManager[SummaryWriter | None]:
+        """The TensorBoard curves, of which the first process forgets what came after the checkpoint."""
+        if not self._fabric.is_global_zero:
+            return contextlib.nullcontext()
+        writer: contextlib.AbstractContextManager[SummaryWriter] = SummaryWriter(str(self._folder), purge_step=step + 1)
+        return writer
 
-    def _step(self, state: State, stop: dict[str, bool]) -> dict[str, bool]:
-        """One optimiser step; returns whether any process was told to stop, and why."""
+    def _step(self, state: State, asked_to_stop: Callable[[], dict[str, bool]]) -> dict[str, bool]:
+        """One optimiser step; returns whether any of the processes was asked to stop, by reason."""
         recipe, fabric = self._recipe, self._fabric
         recipe.prepare(state.step, self._optimiser)
         self._wrapped_optimiser.zero_grad()
@@ -216,6 +220,7 @@ class Trainer:
                 fabric.backward(_weighted(terms, recipe.weights) * share)
             means = {name: means[name] + term.detach() * share for name, term in terms.items()}
         norm = nn.utils.clip_grad_norm_(self._network.parameters(), self._config.clip or float("inf"))
+        stop = asked_to_stop()
         shared = torch.stack([*means.values(), *(norm.new_tensor(float(flag)) for flag in stop.values())])
         values = [float(value) for value in fabric.all_reduce(shared, reduce_op="mean")]
         losses = dict(zip(means, values, strict=False))
@@ -269,11 +274,12 @@ class Trainer:
         reporter.say(f"validation at step {state.step}: {shown}{'  (best so far)' if best else ''}")
 
     def _remember(self, entry: Mapping[str, Any]) -> None:
-        with (self._folder / "history.jsonl").open("a", encoding="utf-8") as file:
+        history = self._folder / "history.jsonl"
+        with writing(history), history.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
 
     def _checkpoint(self, state: State) -> None:
-        if self._writes:
+        if self._fabric.is_global_zero:
             write_checkpoint(self._checkpoint_path, self._networks(), self._optimiser, asdict(state))
         self._saved = state.step
 
@@ -303,8 +309,9 @@ class Trainer:
                     highlight=False,
                 )
         self._fabric.barrier()  # everyone has read before anyone writes
-        if self._writes:
-            self._checkpoint_path.parent.mkdir(parents=True, exist_ok=True)
+        if self._fabric.is_global_zero:
+            with writing(self._folder):
+                self._checkpoint_path.parent.mkdir(parents=True, exist_ok=True)
             _forget_after(self._folder / "history.jsonl", state.step)
             if not path.exists():
                 write_file(self._folder / "environment.json", json.dumps(environment(), indent=2).encode())
@@ -318,16 +325,23 @@ class Trainer:
 
 
 def launch(config: TrainingConfig) -> Fabric:
-    """A Fabric for the configuration, with all processes of `torchrun` when it runs under it."""
+    """A Fabric for the configuration, with all processes of `torchrun` when it runs under it.
+
+    Raises:
+        ConfigurationError: The device is not there.
+    """
     here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     everywhere = int(os.environ.get("WORLD_SIZE", "1"))
-    fabric = Fabric(
-        accelerator=config.device,
-        devices=here,
-        num_nodes=everywhere // here,
-        strategy="ddp" if everywhere > 1 else "auto",
-        precision=PRECISIONS[config.precision],
-    )
+    try:
+        fabric = Fabric(
+            accelerator=config.device,
+            devices=here,
+            num_nodes=everywhere // here,
+            strategy="ddp" if everywhere > 1 else "auto",
+            precision=PRECISIONS[config.precision],
+        )
+    except RuntimeError as error:
+        raise ConfigurationError(f"device {config.device!r} cannot be used here, set another: {error}") from error
     fabric.launch()
     return fabric
 
@@ -369,11 +383,12 @@ def _weighted(terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tens
 
 @torch.no_grad()
 def _average(average: nn.Module, network: nn.Module, decay: float) -> None:
-    """Moves the parameters of `average` towards those of `network`; buffers are taken over."""
-    for mean, parameter in zip(average.parameters(), network.parameters(), strict=True):
-        mean.lerp_(parameter, 1 - decay)
-    for kept, buffer in zip(average.buffers(), network.buffers(), strict=True):
-        kept.copy_(buffer)
+    """Moves `average` towards `network`, the running statistics like the parameters that they belong to."""
+    for mean, value in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
+        if value.is_floating_point():
+            mean.lerp_(value, 1 - decay)
+        else:
+            mean.copy_(value)
 
 
 def _draw(curves: SummaryWriter, step: int, scalars: Mapping[str, float]) -> None:
