@@ -37,7 +37,7 @@ class OpenVinoEngine(Engine):
             hint.inference_precision: openvino.Type.bf16 if precision == "bf16" else openvino.Type.f32,
             properties.inference_num_threads: torch.get_num_threads(),
         }
-        self._request = lru_cache(COMPILED)(self._compile)
+        self.compiled = lru_cache(COMPILED)(self._compile)
 
     def _compile(self, part: Part, shapes: tuple[Shape, ...]) -> openvino.InferRequest:
         model = self._core.read_model(part_graph(self._deployment, part).SerializeToString())
@@ -45,6 +45,6 @@ class OpenVinoEngine(Engine):
         return self._core.compile_model(model, "CPU", self._options).create_infer_request()
 
     def _run(self, part: Part, *inputs: Tensor) -> tuple[Tensor, ...]:
-        request = self._request(part, tuple(tuple(value.shape) for value in inputs))
+        request = self.compiled(part, tuple(tuple(value.shape) for value in inputs))
         request.infer([value.contiguous().numpy() for value in inputs], share_inputs=True)
         return tuple(torch.from_numpy(value.data.copy()) for value in request.output_tensors)
