@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pty
 import re
 import signal
 import subprocess
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from numpy.typing import NDArray
@@ -39,6 +42,7 @@ class Ran(NamedTuple):
 def run(tmp_path, monkeypatch, capsys) -> Callable[[str], Ran]:
     """Runs the command in this process, in an empty working directory."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("fuseloop.engines.allocator.tune_allocator", lambda: None)  # this process is pytest's
 
     def run(command: str) -> Ran:
         code = cli.main(command.split())
@@ -236,6 +240,22 @@ class TestFuseFolders:
         assert ran.code == 1
         assert ran.errors.startswith("failed: [red]odd: ir/[red]odd.png: is not")
 
+    def test_names_that_are_no_text_are_printed_nevertheless(self, fuse):
+        save_folders("a")
+        ran = fuse("--infrared ir --visible vis --out \udcff")
+        assert ran.code == 0
+        assert r"into \udcff in" in ran.output
+
+    def test_a_terminal_shows_progress_with_rate_and_time_left(self, run, weights):
+        save_folders(*map(str, range(30)))
+        arguments = f"fuse --infrared ir --visible vis --out out --engine torch --fuser {weights}".split()
+        terminal, end = pty.openpty()
+        finished = subprocess.run([COMMAND, *arguments], stderr=end, stdout=subprocess.DEVNULL, check=True)
+        assert finished.returncode == 0
+        os.set_blocking(terminal, False)
+        shown = os.read(terminal, 1_000_000).decode()
+        assert re.search(r"fusing.* \d+/30 .*\d\.\d/s.* 0:00:\d\d", re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", shown))
+
 
 class TestFuseVideos:
     @pytest.fixture
@@ -280,11 +300,12 @@ class TestOtherCommands:
         assert ran.code == 2
         assert "640x480" in ran.errors
 
-    def test_export_writes_an_onnx_file(self, run, weights):
-        assert run(f"export --out vfn.onnx --fuser {weights}").code == 0
-        import onnx
-
-        onnx.checker.check_model(onnx.load("vfn.onnx"))
+    @pytest.mark.parametrize(("part", "inputs"), [("frame", 2), ("statistics", 3), ("tile", 4)])
+    def test_export_writes_each_part_as_an_onnx_file(self, run, weights, part, inputs):
+        assert run(f"export --out vfn.onnx --fuser {weights} --part {part}").code == 0
+        model = onnx.load("vfn.onnx")
+        onnx.checker.check_model(model)
+        assert len(model.graph.input) == inputs
 
     def test_convert_makes_weights_of_a_pickled_checkpoint(self, run, fuse, weights):
         torch.manual_seed(1)

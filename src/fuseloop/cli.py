@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.metadata import version
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -46,6 +47,7 @@ arguments or the input; 130 interrupted, and what was finished stays."""
 Flag = Annotated[bool, Parameter(negative=(), show_default=False)]
 EngineName = Literal["openvino", "onnxruntime", "torch"]
 PrecisionName = Literal["fp32", "bf16"]
+PartName = Literal["frame", "statistics", "tile"]
 Kind = Literal["image", "folder", "video"]
 
 app = App(
@@ -66,6 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: The arguments after the name of the command; those of the process by default.
     """
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # paths may hold what no text can
     try:
         code = app(
             arguments,
@@ -189,7 +193,7 @@ def demo(
     loaded = _load(fuser, engine)
     with _progress() as progress:
         scenes_done = progress.add_task("drawing, fusing and scoring", total=scenes)
-        made = write_demo(out, loaded, scenes=scenes, seed=seed, report=lambda: progress.advance(scenes_done))
+        made = write_demo(out, loaded, fuser, scenes=scenes, seed=seed, report=lambda: progress.advance(scenes_done))
     table = Table(*made.header)
     for row in made.rows():
         table.add_row(*row)
@@ -209,18 +213,22 @@ def weights() -> None:
 
 
 @app.command(sort_key=6)
-def export(*, out: Path, fuser: str = "vfn", overwrite: Flag = False) -> None:
+def export(*, out: Path, fuser: str = "vfn", part: PartName = "frame", overwrite: Flag = False) -> None:
     """Write a fusion network as an ONNX file for any batch, height and width.
+
+    Frames too large for memory are fused in tiles: statistics adds up what the tiles say of the whole frame, and tile
+    takes that as an input.
 
     Args:
         out: The file to write, FILE.onnx.
         fuser: Name of shipped weights or a weight file.
+        part: The network for whole frames, or one of the two passes over tiles.
         overwrite: Replace a file that exists.
     """
     from fuseloop.engines import export_onnx
     from fuseloop.fusers.weights import find_weights, read_weights
 
-    export_onnx(read_weights(find_weights(fuser)), out, overwrite=overwrite)
+    export_onnx(read_weights(find_weights(fuser)), out, part=part, overwrite=overwrite)
     print(f"wrote {out}")
 
 
@@ -264,7 +272,7 @@ def synthetic(
 
 
 @train.command
-def visual(*settings: str, preset: str = "shipped", out: Path | None = None) -> None:
+def visual(*settings: str, preset: str = "shipped-1", out: Path | None = None) -> None:
     """Train the vision-guided fusion network.
 
     The run folder gets checkpoints, curves, and the best weights by validation. The same command again continues a run
@@ -276,12 +284,15 @@ def visual(*settings: str, preset: str = "shipped", out: Path | None = None) -> 
 
     Args:
         settings: A configuration file in place of the preset, and key=value changes such as stages.0.steps=100.
-        preset: Shipped configuration to start from: shipped or paper.
+        preset: Shipped configuration: shipped-1, -2 and -3 made the shipped weights, paper is the published recipe,
+            finetune tunes the shipped weights further.
         out: Run folder, in place of the one that the configuration names.
     """
+    from fuseloop.engines.allocator import tune_allocator
     from fuseloop.training.config import VisualConfig, load_config
     from fuseloop.training.visual import train
 
+    tune_allocator()
     files = [setting for setting in settings if "=" not in setting]
     changes = [setting for setting in settings if "=" in setting]
     if len(files) > 1:
@@ -323,9 +334,11 @@ def _suffixes(text: str | None) -> tuple[str, str]:
 
 
 def _load(weights: str, engine: str, precision: PrecisionName = "fp32", max_pixels: int | None = None) -> Fuser:
+    from fuseloop.engines.allocator import tune_allocator
     from fuseloop.fusers.fuser import Fuser
     from fuseloop.fusers.weights import find_weights, read_weights
 
+    tune_allocator()
     return Fuser(read_weights(find_weights(weights)), engine=engine, precision=precision, max_pixels=max_pixels)
 
 

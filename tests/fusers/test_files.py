@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import gc
 import os
 import weakref
 from pathlib import Path
@@ -220,7 +219,6 @@ class TestFuseFiles:
             return read
 
         def count(infrared: Picture, visible: Picture) -> Picture:
-            gc.collect()
             most.append(len(alive))
             return picture()
 

@@ -30,7 +30,7 @@ def fuser() -> Fuser:
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory, fuser) -> Demo:
-    return write_demo(tmp_path_factory.mktemp("demo"), fuser, scenes=2, seed=1)
+    return write_demo(tmp_path_factory.mktemp("demo"), fuser, "my <own> network", scenes=2, seed=1)
 
 
 def scene_with_a_warm_person() -> Scene:
@@ -59,7 +59,7 @@ class TestContrast:
         objects[10:30, 20:30] = True
         return objects
 
-    def test_is_the_difference_of_the_means(self):
+    def test_of_an_even_shift_is_its_size(self):
         pixels = np.full((48, 64), 40, np.uint8)
         pixels[10:30, 20:30] = 140
         assert contrast(pixels, self.BOX, self.objects()) == pytest.approx(100)
@@ -75,6 +75,15 @@ class TestContrast:
         objects[10:30, 30:40] = True
         pixels[objects] = 240
         assert contrast(pixels, self.BOX, objects) == pytest.approx(200)
+
+    def test_sees_light_and_dark_parts_on_a_plain_ground(self):
+        pixels = np.full((48, 64), 100, np.uint8)
+        pixels[10:20, 20:30], pixels[20:30, 20:30] = 60, 140
+        assert contrast(pixels, self.BOX, self.objects()) == pytest.approx(40, abs=1)
+
+    def test_does_not_see_noise_that_is_everywhere(self):
+        pixels = np.random.default_rng(0).integers(60, 140, (48, 64), np.uint8)
+        assert contrast(pixels, self.BOX, self.objects()) < 8
 
     def test_does_not_look_far_away(self):
         pixels = np.full((48, 64), 40, np.uint8)
@@ -134,6 +143,7 @@ class TestWriteDemo:
             assert all(value in page for value in row)
         assert page.count("<rect ") == demo.objects * len(KINDS)
         assert f"{PLAIN} of 255 levels" in page
+        assert "my &lt;own&gt; network" in page
 
     def test_the_page_needs_nothing_from_elsewhere(self, demo):
         page = demo.page.read_text(encoding="utf-8")
@@ -147,7 +157,7 @@ class TestWriteDemo:
         assert again.page.read_text(encoding="utf-8").count("<section ") == 1
 
     def test_the_same_seed_gives_the_same_page(self, demo, fuser, tmp_path):
-        again = write_demo(tmp_path, fuser, scenes=2, seed=1)
+        again = write_demo(tmp_path, fuser, "my <own> network", scenes=2, seed=1)
         assert again.page.read_bytes() == demo.page.read_bytes()
 
     def test_a_folder_with_something_else_is_left_alone(self, fuser, tmp_path):

@@ -28,7 +28,7 @@ from fuseloop.pairs.images import Picture, write_image
 
 WIDTH, HEIGHT = 480, 360
 SHOWN_METRICS = ("qabf", "scd", "vif", "qcv", "en")
-PLAIN = 25
+PLAIN = 20
 """Grey levels by which an object must differ from its surroundings to count as plain to see."""
 
 PLACES = {"infrared": "infrared only", "visible": "visible only", "both": "both", "neither": "neither"}
@@ -131,13 +131,20 @@ class Demo:
 
 
 def write_demo(
-    out: Path, fuser: Fuser, *, scenes: int = 6, seed: int = 0, report: Callable[[], None] = lambda: None
+    out: Path,
+    fuser: Fuser,
+    name: str = "vfn",
+    *,
+    scenes: int = 6,
+    seed: int = 0,
+    report: Callable[[], None] = lambda: None,
 ) -> Demo:
     """Draws, fuses and scores scenes, and writes the page `index.html` with their images in folders beside it.
 
     Args:
         out: Folder to write to; it may hold an earlier demo, which is replaced.
         fuser: What fuses.
+        name: What the page calls it.
         scenes: Number of scenes.
         seed: Seed of the scenes.
         report: Called after every scene.
@@ -162,7 +169,7 @@ def write_demo(
         report()
     demo = Demo(page, shown)
     with written_aside(page, overwrite=True) as aside:
-        aside.write_text(render(demo, seed), encoding="utf-8")
+        aside.write_text(render(demo, name, seed), encoding="utf-8")
     return demo
 
 
@@ -204,8 +211,9 @@ def contrast(pixels: Pixels, box: NDArray[np.float32], objects: NDArray[np.bool_
         objects: H×W, where any object is. The others are not counted as surroundings.
 
     Returns:
-        Difference of the means inside and around the object in grey levels, of the channel where it is largest. The
-        surroundings reach half the size of the box beyond it.
+        How far grey levels must move on average to turn the object into its surroundings (the earth mover's distance of
+        the two histograms), in the channel where that is most. A shift of brightness counts as much as light and dark
+        parts on a plain ground. The surroundings reach half the size of the box beyond it.
     """
     x1, y1, x2, y2 = box
     margin_x, margin_y = (x2 - x1) / 2, (y2 - y1) / 2
@@ -214,11 +222,13 @@ def contrast(pixels: Pixels, box: NDArray[np.float32], objects: NDArray[np.bool_
     inside = np.zeros(objects.shape, bool)
     inside[int(y1) : int(np.ceil(y2)), int(x1) : int(np.ceil(x2))] = True
     inside &= objects
-    region = pixels[rows, columns].reshape(inside[rows, columns].size, -1).astype(np.float32)
-    own, around = inside[rows, columns].ravel(), ~objects[rows, columns].ravel()
-    if not (own.any() and around.any()):
+    region = pixels[rows, columns].reshape(inside[rows, columns].size, -1)
+    own, around = region[inside[rows, columns].ravel()], region[~objects[rows, columns].ravel()]
+    if not (len(own) and len(around)):
         return 0.0
-    return float(np.abs(region[own].mean(axis=0) - region[around].mean(axis=0)).max())
+    quantiles = np.linspace(0, 1, 101)
+    moves = np.quantile(own, quantiles, axis=0) - np.quantile(around, quantiles, axis=0)
+    return float(np.abs(moves).mean(axis=0).max())
 
 
 def folder_of(kind: str) -> str:
@@ -226,13 +236,14 @@ def folder_of(kind: str) -> str:
     return kind.replace(" ", "_")
 
 
-def render(demo: Demo, seed: int) -> str:
+def render(demo: Demo, name: str, seed: int) -> str:
     """The page."""
     environment = Environment(loader=PackageLoader("fuseloop.reports"), autoescape=True, trim_blocks=True)
     environment.filters["number"] = _number
     environment.filters["folder"] = folder_of
     return environment.get_template("demo.html").render(
         demo=demo,
+        name=name,
         seed=seed,
         mark=MARK,
         table=METRICS,
@@ -244,5 +255,7 @@ def render(demo: Demo, seed: int) -> str:
 
 
 def _number(value: float) -> str:
-    """Three significant digits, enough to tell methods apart."""
-    return "undef." if math.isnan(value) else f"{value:.0f}" if abs(value) >= 100 else f"{value:.2f}"
+    """Three significant digits or so, enough to tell methods apart."""
+    if math.isnan(value):
+        return "undef."
+    return f"{value:.{0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2}f}"
