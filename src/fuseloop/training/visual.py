@@ -2,7 +2,7 @@
 
 The published recipe is the preset `paper`. Its weakness is that batch statistics hide absolute brightness from the
 network. Stages with frozen statistics, over large crops or whole frames, and further loss terms are what the preset
-`shipped` adds; the architecture and its keys stay.
+`shipped-1` to `shipped-3` add; the architecture and its keys stay.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def train(config: VisualConfig, *, console: Console | None = None) -> Result:
     """Trains the fusion network in the run folder of the configuration, or continues the run that is there.
 
     Args:
-        config: What to do; `load_config(VisualConfig, "shipped")` reads a preset.
+        config: What to do; `load_config(VisualConfig, "paper")` reads a preset.
         console: Where to show progress; standard output by default.
 
     Returns:
