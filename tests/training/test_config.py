@@ -67,7 +67,7 @@ def test_what_is_wrong_is_said_with_its_place(minimal, override, complaint):
 
 
 def test_an_unknown_preset_names_the_known_ones():
-    with pytest.raises(ConfigurationError, match=r"did you mean 'paper'.*Known: paper, shipped"):
+    with pytest.raises(ConfigurationError, match=r"did you mean 'paper'.*Known: finetune, paper, shipped"):
         load_config(VisualConfig, "papper")
 
 
@@ -89,7 +89,13 @@ def test_the_paper_preset_is_the_published_recipe():
 
 @pytest.mark.parametrize("name", presets())
 def test_every_preset_trains_one_step_of_each_stage(name, tiny_data, tmp_path):
-    small = [f"root={tiny_data}", "data=[{spec: '{root}/train'}]", "validation=['{root}/val']", f"folder={tmp_path}"]
+    small = [
+        "start=null",
+        f"root={tiny_data}",
+        "data=[{spec: '{root}/train'}]",
+        "validation=['{root}/val']",
+        f"folder={tmp_path}",
+    ]
     for stage in range(len(load_config(VisualConfig, name, small).stages)):
         small += [f"stages.{stage}.steps=1", f"stages.{stage}.batch=2", f"stages.{stage}.crop=48"]
         small += [f"stages.{stage}.calibrate=2", f"stages.{stage}.warmup=0"]

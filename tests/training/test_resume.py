@@ -9,6 +9,7 @@ import sys
 import pytest
 import torch
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fuseloop.training.config import dump_config
 
@@ -73,4 +74,6 @@ def test_killed_at_any_moment_it_reaches_the_same_weights_bit_for_bit(tiny, tmp_
         assert wanted.keys() == found.keys()
         for key, value in wanted.items():
             assert torch.equal(found[key], value), f"{key} of {name}"
+    curves = EventAccumulator(str(killed)).Reload()
+    assert [event.step for event in curves.Scalars("train/loss")] == list(range(2, 31, 2)), "no step twice, none lost"
     assert (killed / "history.jsonl").read_text() == (whole / "history.jsonl").read_text()

@@ -88,6 +88,15 @@ def test_the_initial_weights_depend_on_the_seed_alone_and_leave_the_global_gener
     assert not all(torch.equal(first[key], other[key]) for key in first)
 
 
+def test_a_training_can_begin_with_given_weights(tiny, tmp_path):
+    first = train(tiny(folder=tmp_path / "first", ema=None))
+    recipe = VisualRecipe(tiny(start=str(first.weights)), CPU)
+    begun, given = recipe.network.state_dict(), load_file(first.weights)
+    assert all(torch.equal(begun[key], value) for key, value in given.items())
+    with pytest.raises(ConfigurationError, match="has depth 2; set depth=2"):
+        VisualRecipe(tiny(start=str(first.weights), depth=4), CPU)
+
+
 def test_bfloat16_activations_leave_weights_in_float32_and_the_loss_about_the_same(tiny, tmp_path):
     losses = []
     for precision in ("fp32", "bf16"):
@@ -198,6 +207,14 @@ def test_a_folder_that_cannot_be_made_is_an_error(tiny, tmp_path):
 def test_a_device_that_is_not_there_is_an_error(tiny):
     with pytest.raises(ConfigurationError, match="device 'cuda' cannot be used here"):
         train(tiny(device="cuda"))
+
+
+def test_another_number_of_threads_is_reported(tiny, monkeypatch):
+    train(tiny(budget_minutes=1e-9))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
+    console = Console(record=True, width=80)
+    train(tiny(), console=console)
+    assert "warning: begun with 1 CPU threads, now 7" in console.export_text()
 
 
 def test_progress_shows_losses_rates_and_the_time_left(tiny):

@@ -67,7 +67,12 @@ class Reporter:
 
     def say(self, line: str) -> None:
         """Writes one line."""
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        say(self._console, line)
+
+
+def say(console: Console, line: str) -> None:
+    """Writes one line as it is, however wide the terminal."""
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _span(seconds: float) -> str:

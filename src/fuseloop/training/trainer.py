@@ -35,7 +35,7 @@ from fuseloop.errors import ConfigurationError
 from fuseloop.training import TrainingError
 from fuseloop.training.checkpoints import read_checkpoint, write_checkpoint, write_file, writing
 from fuseloop.training.config import TrainingConfig, dump_config
-from fuseloop.training.progress import Reporter
+from fuseloop.training.progress import Reporter, say
 from fuseloop.training.sampling import Batch
 
 Forward = Callable[[Tensor, Tensor], Tensor]
@@ -188,7 +188,7 @@ class Trainer:
                 if due(config.validate_every):
                     self._validate(state, reporter, curves)
                 if due(config.checkpoint_every) or due(config.validate_every) or any(stop.values()):
-                    self._checkpoint(state)
+                    self._checkpoint(state, curves)
                 if any(stop.values()) and state.step < steps:
                     reason = "interrupted" if stop["interrupted"] else "time budget spent"
                     reporter.say(f"{reason} at step {state.step}/{steps}: run the same command again to continue")
@@ -278,8 +278,10 @@ class Trainer:
         with writing(history), history.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
 
-    def _checkpoint(self, state: State) -> None:
-        if self._fabric.is_global_zero:
+    def _checkpoint(self, state: State, curves: SummaryWriter | None) -> None:
+        if curves is not None:
+            with writing(self._folder):
+                curves.flush()  # what lies before the checkpoint is not drawn again
             write_checkpoint(self._checkpoint_path, self._networks(), self._optimiser, asdict(state))
         self._saved = state.step
 
@@ -300,13 +302,12 @@ class Trainer:
         if self._checkpoint_path.exists():
             state = State(**read_checkpoint(self._checkpoint_path, self._networks(), self._optimiser))
             self._saved = state.step
-            self._console.print(f"continuing {self._folder} at step {state.step}", markup=False, highlight=False)
+            say(self._console, f"continuing {self._folder} at step {state.step}")
             if state.threads != torch.get_num_threads():
-                self._console.print(
+                say(
+                    self._console,
                     f"warning: begun with {state.threads} CPU threads, now {torch.get_num_threads()}: the result will "
                     "differ in its last bits from an uninterrupted run",
-                    markup=False,
-                    highlight=False,
                 )
         self._fabric.barrier()  # everyone has read before anyone writes
         if self._fabric.is_global_zero:

@@ -25,6 +25,7 @@ from fuseloop.networks.vfn import VFN
 from fuseloop.training.config import Stage, VisualConfig
 from fuseloop.training.losses import LOSSES
 from fuseloop.training.norms import calibrate, freeze, share_statistics
+from fuseloop.training.progress import say
 from fuseloop.training.sampling import Batch, Sampler, whole_frame
 from fuseloop.training.trainer import Forward, Result, Trainer, launch
 
@@ -55,7 +56,7 @@ def train(config: VisualConfig, *, console: Console | None = None) -> Result:
         share_statistics(recipe.network)
     if fabric.is_global_zero:
         for line in recipe.describe():
-            console.print(line, markup=False, highlight=False)
+            say(console, line)
     return Trainer(config, fabric, recipe, console).run()
 
 
