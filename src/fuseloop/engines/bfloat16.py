@@ -54,18 +54,16 @@ def _round_bias(convolution: Convolution, follower: Convolution) -> None:
     follower.weight = follower.weight / scale[:, None, None]
 
 
-def _convolutions(layers: nn.Sequential, *indices: int) -> list[Convolution]:
-    return [cast(Convolution, layers[index]) for index in indices]
+def _convolutions(layers: nn.Sequential, first: int, second: int) -> tuple[Convolution, Convolution]:
+    return cast(Convolution, layers[first]), cast(Convolution, layers[second])
 
 
 def to_bfloat16(deployment: Deployment) -> None:
     """Prepares a deployment for bf16, in place: weights that bf16 holds, and images as `split_image` makes them."""
-    encoder, decoder = deployment.frame.encoder, deployment.frame.decoder
-    stems = [_convolutions(modality, 0, 1) for modality in (encoder.infrared, encoder.luma)]
-    for convolution, follower in (*stems, _convolutions(decoder.reconstruction, -2, -1)):
-        _round_bias(convolution, follower)
+    stem = _convolutions(deployment.frame.encoder.features, 0, 1)
+    for pair in (stem, _convolutions(deployment.frame.decoder.reconstruction, -2, -1)):
+        _round_bias(*pair)
     for module in deployment.frame.modules():
         if isinstance(module, Convolution):
             module.weight = round_weight(module.weight)
-    for stem, _ in stems:
-        stem.weight = stem.weight.repeat(1, 2, 1, 1)
+    stem[0].weight = stem[0].weight.repeat_interleave(2, dim=1)

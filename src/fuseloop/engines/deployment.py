@@ -3,9 +3,8 @@
 The algebra is exact; only the rounding differs (below 1e-6 in fp32):
 
 * Batch norms are folded into the convolutions before them.
-* A dense residual block makes its concatenations itself. Processors compute 16 channels of a convolution as fast as 8,
-  so the first convolution also copies its input (as an identity tap) and the second one also computes the part of the
-  1×1 convolution that is known by then. The activation is per channel: a leak of 1 changes nothing.
+* A convolution over concatenated channels is the sum of convolutions over the parts. Nothing is concatenated, and the
+  encoders of both modalities run as the groups of one convolution.
 * |x| is a leaky ReLU with a leak of -1, which engines fuse into the Sobel convolution.
 * Both channel MLPs are one pair of 1×1 convolutions.
 
@@ -32,7 +31,7 @@ class Convolution(nn.Module):
     Args:
         weight: O×I/groups×K×K.
         bias: O.
-        leak: One number for all channels, or one for each: 1 passes a channel on, -1 takes absolute values.
+        leak: Slope below zero: 1 for no activation, -1 for absolute values.
         border: How the input is continued: "zeros", "reflect", or "none" when the caller did that.
         dilation: Distance of the taps.
         groups: Groups of channels.
@@ -45,7 +44,7 @@ class Convolution(nn.Module):
         self,
         weight: Tensor,
         bias: Tensor,
-        leak: float | Tensor = 1.0,
+        leak: float = 1.0,
         *,
         border: str = "zeros",
         dilation: int = 1,
@@ -54,7 +53,7 @@ class Convolution(nn.Module):
         super().__init__()
         self.register_buffer("weight", weight.float())
         self.register_buffer("bias", bias.float())
-        self.leak = leak if isinstance(leak, float) else nn.Buffer(leak.float())
+        self.leak = leak
         self.border = border
         self.dilation = dilation
         self.groups = groups
@@ -66,8 +65,6 @@ class Convolution(nn.Module):
             x = F.pad(x, (margin, margin, margin, margin), mode="reflect")
         padding = margin if self.border == "zeros" else 0
         x = F.conv2d(x, self.weight, self.bias, padding=padding, dilation=self.dilation, groups=self.groups)
-        if isinstance(self.leak, Tensor):
-            return F.prelu(x, self.leak)
         return x if self.leak == 1 else F.leaky_relu(x, self.leak)
 
 
@@ -85,45 +82,38 @@ def _folded(state: State, name: str, index: int = 0) -> tuple[Tensor, Tensor]:
     return weight * scale[:, None, None, None], (bias - state[f"{norm}.running_mean"].double()) * scale + offset
 
 
-def _pointwise(matrix: Tensor) -> Tensor:
-    """A matrix O×I as a 1×1 kernel."""
-    return matrix[:, :, None, None]
-
-
-def _centre_tap(matrix: Tensor) -> Tensor:
-    """A matrix O×I as a 3×3 kernel that looks at the centre alone."""
-    return F.pad(_pointwise(matrix), (1, 1, 1, 1))
+def _block_diagonal(first: Tensor, second: Tensor) -> Tensor:
+    """Two kernels O×I×K×K side by side, as one of 2·O×2·I×K×K."""
+    zeros = torch.zeros_like(first)
+    return torch.cat([torch.cat([first, zeros], dim=1), torch.cat([zeros, second], dim=1)])
 
 
 class _Block(nn.Module):
-    """`DenseResidualBlock` without concatenations."""
+    """`DenseResidualBlock` of one or more streams side by side, B×8·streams×H×W."""
 
-    def __init__(self, state: State, name: str) -> None:
+    def __init__(self, state: State, *names: str) -> None:
         super().__init__()
-        weight1, bias1 = _folded(state, f"{name}.Dcov1")
-        weight2, bias2 = _folded(state, f"{name}.Dcov2")
-        weight3, bias3 = _layer(state, f"{name}.conv")
-        early, late = weight3[:, : 2 * CHANNELS, 0, 0], weight3[:, 2 * CHANNELS :, 0, 0]
-        identity, zeros, ones = torch.eye(CHANNELS).to(early), torch.zeros_like(bias1), torch.ones_like(bias1)
-        # x -> x, y1
-        self.first = Convolution(
-            torch.cat([_centre_tap(identity), weight1]),
-            torch.cat([zeros, bias1]),
-            torch.cat([ones, LEAK * ones]),
-            dilation=2,
-        )
-        # x, y1 -> y2, what the 1×1 convolution makes of x and y1
-        self.second = Convolution(
-            torch.cat([weight2, _centre_tap(early)]),
-            torch.cat([bias2, bias3]),
-            torch.cat([LEAK * ones, ones]),
-            dilation=2,
-        )
-        self.third = Convolution(_pointwise(torch.cat([late, identity], dim=1)), zeros, LEAK)
+        first = [_folded(state, f"{name}.Dcov1") for name in names]
+        second = [_folded(state, f"{name}.Dcov2") for name in names]
+        third = [_layer(state, f"{name}.conv") for name in names]
+        parts = [slice(start, start + CHANNELS) for start in (0, CHANNELS, 2 * CHANNELS)]
+        self.first = self._grouped(first, parts[0], LEAK)
+        self.second = nn.ModuleList(self._grouped(second, part) for part in parts[:2])
+        self.third = nn.ModuleList(self._grouped(third, part) for part in parts)
+
+    @staticmethod
+    def _grouped(layers: list[tuple[Tensor, Tensor]], part: slice, leak: float = 1.0) -> Convolution:
+        """What the layers make of a part of their input channels; the bias goes with the first part."""
+        weight = torch.cat([weight[:, part] for weight, _ in layers])
+        bias = torch.cat([bias for _, bias in layers])
+        if part.start > 0:
+            bias = torch.zeros_like(bias)
+        return Convolution(weight, bias, leak, dilation=weight.shape[-1] // 2 + 1, groups=len(layers))
 
     def forward(self, x: Tensor) -> Tensor:
-        residual: Tensor = self.third(self.second(self.first(x)))
-        return x + residual
+        y = self.first(x)
+        z = F.leaky_relu(self.second[0](x) + self.second[1](y), LEAK)
+        return x + F.leaky_relu(self.third[0](x) + self.third[1](y) + self.third[2](z), LEAK)
 
 
 class _Encoder(nn.Module):
@@ -131,19 +121,19 @@ class _Encoder(nn.Module):
 
     def __init__(self, state: State, depth: int) -> None:
         super().__init__()
-        self.infrared = self._modality(state, "ir_feb", depth)
-        self.luma = self._modality(state, "vi_feb", depth)
+        self.features = nn.Sequential(
+            self._stem(state, 0),
+            self._stem(state, 3),
+            *(_Block(state, f"ir_feb.e{level}", f"vi_feb.e{level}") for level in range(depth)),
+        )
         slope = torch.outer(torch.tensor([1.0, 2.0, 1.0]) / 8, torch.tensor([-1.0, 0.0, 1.0]))
         self.along_x = self._sobel(slope)
         self.along_y = self._sobel(slope.T)
 
     @staticmethod
-    def _modality(state: State, name: str, depth: int) -> nn.Sequential:
-        return nn.Sequential(
-            Convolution(*_folded(state, f"{name}.bfe", 0), LEAK, border="reflect"),
-            Convolution(*_folded(state, f"{name}.bfe", 3), LEAK, border="reflect"),
-            *(_Block(state, f"{name}.e{level}") for level in range(depth)),
-        )
+    def _stem(state: State, index: int) -> Convolution:
+        weights, biases = zip(*(_folded(state, f"{name}.bfe", index) for name in ("ir_feb", "vi_feb")), strict=True)
+        return Convolution(_block_diagonal(*weights), torch.cat(biases), LEAK, border="reflect")
 
     @staticmethod
     def _sobel(kernel: Tensor) -> Convolution:
@@ -153,7 +143,7 @@ class _Encoder(nn.Module):
         )
 
     def forward(self, infrared: Tensor, luma: Tensor) -> tuple[Tensor, Tensor]:
-        features = torch.cat([self.infrared(infrared), self.luma(luma)], dim=1)
+        features = self.features(torch.cat([infrared, luma], dim=1))
         continued = F.pad(features, (1, 1, 1, 1), mode="replicate")
         return features, self.along_x(continued) + self.along_y(continued)
 
@@ -164,13 +154,13 @@ class _Decoder(nn.Module):
     def __init__(self, state: State, depth: int) -> None:
         super().__init__()
         mean1, mean2, peak1, peak2 = (
-            _layer(state, f"frb1.{mlp}.{layer}") for mlp in ("mlp_aa", "mlp_ma") for layer in (0, 2)
+            (weight[:, :, None, None], bias)
+            for mlp in ("mlp_aa", "mlp_ma")
+            for weight, bias in (_layer(state, f"frb1.{mlp}.{index}") for index in (0, 2))
         )
-        zeros = torch.zeros_like(mean1[0])
-        block_diagonal = torch.cat([torch.cat([mean1[0], zeros], dim=1), torch.cat([zeros, peak1[0]], dim=1)])
         self.channel = nn.Sequential(
-            Convolution(_pointwise(block_diagonal), torch.cat([mean1[1], peak1[1]]), 0.0),
-            Convolution(_pointwise(torch.cat([mean2[0], peak2[0]], dim=1)), mean2[1] + peak2[1]),
+            Convolution(_block_diagonal(mean1[0], peak1[0]), torch.cat([mean1[1], peak1[1]]), 0.0),
+            Convolution(torch.cat([mean2[0], peak2[0]], dim=1), mean2[1] + peak2[1]),
         )
         self.spatial_mean = self._spatial(state, "frb1.conv_mean_a")
         self.spatial_peak = self._spatial(state, "frb1.conv_max_a")
@@ -254,7 +244,7 @@ class Deployment(NamedTuple):
     @property
     def image_channels(self) -> int:
         """Channels of an image: 1, or 2 for bf16."""
-        return next(self.frame.encoder.infrared.buffers()).shape[1]
+        return next(self.frame.encoder.buffers()).shape[1] // 2
 
 
 def deploy(network: VFN) -> Deployment:

@@ -90,7 +90,6 @@ _WRITERS: dict[Callable[..., Any] | str, Callable[..., str]] = {
     F.conv2d: _write_convolution,
     F.pad: _write_pad,
     F.leaky_relu: lambda writer, x, negative_slope, **_: writer.node("LeakyRelu", [x], alpha=negative_slope),
-    F.prelu: lambda writer, x, leak: writer.node("PRelu", [x, writer.constant(leak[:, None, None])]),
     F.avg_pool2d: _write_pool("AveragePool"),
     F.max_pool2d: _write_pool("MaxPool"),
     torch.cat: lambda writer, parts, dim: writer.node("Concat", parts, axis=dim),
