@@ -287,7 +287,14 @@ class TestOtherCommands:
     def test_weights_lists_what_is_shipped(self, run):
         ran = run("weights")
         assert ran.code == 0
-        assert all(name in ran.output for name in known_weights())
+        assert all(f"{name}: " in ran.output for name in known_weights())
+
+    def test_weights_shows_a_card(self, run, weights):
+        weights.with_suffix(".md").write_text("# Untrained")
+        assert run(f"weights {weights}").output == "# Untrained\n"
+        weights.with_suffix(".md").unlink()
+        assert "has no card" in run(f"weights {weights}").output
+        assert run("weights vfm").code == 2
 
     def test_synthetic_writes_labelled_pairs_that_can_be_fused(self, run, fuse):
         assert run("synthetic --out scenes --count 2 --seed 3 --size 64x48").code == 0
@@ -324,6 +331,12 @@ class TestOtherCommands:
         ran = run("train visual tiny.yaml --out tiny stages.0.steps=1")
         assert ran.code == 0, ran.errors
         assert "best weights: tiny/best.safetensors (step 1 of 1, validation" in ran.output
+
+    @pytest.mark.parametrize("sources", ["", "one.yaml two.yaml", "one.yaml --preset paper"])
+    def test_train_visual_needs_one_configuration(self, run, sources):
+        ran = run(f"train visual {sources}")
+        assert ran.code == 2
+        assert "give one configuration file or --preset (" in ran.errors
 
     def test_train_visual_knows_its_presets_and_keys(self, run):
         ran = run("train visual --preset papre")

@@ -316,10 +316,10 @@ def run_here(command: str) -> tuple[int, str, str]:
 
 
 def run_on_full_disk() -> Ran:
-    """Fuses three pairs into a disk with room for less; needs the right to mount a tmpfs."""
+    """Fuses eight pairs into a disk with room for some; needs the right to mount a tmpfs."""
     make_good_pairs()
     rng = np.random.default_rng(0)
-    for name in "abc":
+    for name in "abcdefgh":
         save(f"thermal/{name}.png", rng.integers(0, 256, (64, 64), np.uint8))
         save(f"colour/{name}.png", rng.integers(0, 256, (64, 64, 3), np.uint8))
     Path("disk").mkdir()

@@ -71,12 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # paths may hold what no text can
     try:
-        code = app(
-            arguments,
-            exit_on_error=False,
-            print_error=False,
-            result_action="return_value",
-        )
+        code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
     except (CycloptsError, FuseloopError) as error:
         _say("error", str(error))
@@ -149,12 +144,11 @@ def fuse(
     if kind == "folder":
         ending = format and f".{format}"
         jobs, unpaired = plan_folder(infrared, visible, out, ending, suffixes=_suffixes(suffix))
-        make_folder(out)
     else:
         ending = ".mp4" if kind == "video" and out.is_dir() else format and f".{format}"
         jobs = [plan_file(infrared, visible, out, ending, overwrite=overwrite)]
-        make_folder(jobs[0].stem.parent)
     loaded = _load(fuser, engine, precision, max_pixels)
+    make_folder(jobs[0].stem.parent)
 
     def fuse_pair(infrared: Picture, visible: Picture) -> Picture:
         rule = visible_levels
@@ -202,14 +196,20 @@ def demo(
 
 
 @app.command(sort_key=3)
-def weights() -> None:
-    """List the shipped weights."""
-    from fuseloop.fusers.weights import SHIPPED, find_weights
+def weights(name: str | None = None, /) -> None:
+    """List the shipped weights, or show the card of one.
 
-    for name, purpose in SHIPPED.items():
-        path = find_weights(name)
-        print(f"{name}  {purpose}")
-        print(f"  {path.stat().st_size / 1e3:.0f} kB, card: {path.with_suffix('.md')}")
+    Args:
+        name: Weights whose card to show: data, training, scores, terms.
+    """
+    from fuseloop.fusers.weights import SHIPPED, find_weights, read_card
+
+    if name is not None:
+        print(read_card(find_weights(name)) or f"{name} has no card")
+        return
+    for known, purpose in SHIPPED.items():
+        print(f"{known}: {purpose} ({find_weights(known).stat().st_size / 1e3:.0f} kB)")
+    print("fuseloop weights NAME shows a card")
 
 
 @app.command(sort_key=6)
@@ -272,7 +272,7 @@ def synthetic(
 
 
 @train.command
-def visual(*settings: str, preset: str = "shipped-1", out: Path | None = None) -> None:
+def visual(*settings: str, preset: str | None = None, out: Path | None = None) -> None:
     """Train the vision-guided fusion network.
 
     The run folder gets checkpoints, curves, and the best weights by validation. The same command again continues a run
@@ -280,30 +280,30 @@ def visual(*settings: str, preset: str = "shipped-1", out: Path | None = None) -
 
     ```
     fuseloop train visual --preset paper --out runs/paper root=data seed=1
+    fuseloop train visual mine.yaml stages.0.steps=100
     ```
 
     Args:
-        settings: A configuration file in place of the preset, and key=value changes such as stages.0.steps=100.
-        preset: Shipped configuration: shipped-1, -2 and -3 made the shipped weights, paper is the published recipe,
-            finetune tunes the shipped weights further.
+        settings: A configuration file, unless there is a preset, and key=value changes to it.
+        preset: A configuration that fuseloop ships, such as paper or finetune.
         out: Run folder, in place of the one that the configuration names.
     """
     from fuseloop.engines.allocator import tune_allocator
-    from fuseloop.training.config import VisualConfig, load_config
+    from fuseloop.training.config import VisualConfig, load_config, presets
     from fuseloop.training.visual import train
 
     tune_allocator()
-    files = [setting for setting in settings if "=" not in setting]
-    changes = [setting for setting in settings if "=" in setting]
-    if len(files) > 1:
-        raise ConfigurationError(f"give at most one configuration file, and changes as key=value; got {files}")
-    if out is not None:
-        changes.append(f"folder={out}")
-    result = train(load_config(VisualConfig, files[0] if files else preset, changes))
-    if result.weights is not None:
-        print(
-            f"best weights: {result.weights} (step {result.best_step} of {result.step}, validation {result.best:.4f})"
+    sources = [setting for setting in settings if "=" not in setting] + ([preset] if preset else [])
+    changes = [setting for setting in settings if "=" in setting] + ([f"folder={out}"] if out else [])
+    if len(sources) != 1:
+        raise ConfigurationError(
+            f"give one configuration file or --preset ({', '.join(presets())}), and changes to it as key=value; "
+            f"got {' and '.join(sources) or 'none'}"
         )
+    result = train(load_config(VisualConfig, sources[0], changes))
+    if result.weights is not None:
+        validated = f"step {result.best_step} of {result.step}, validation {result.best:.4f}"
+        print(f"best weights: {result.weights} ({validated}); use them with: fuseloop fuse --fuser {result.weights}")
 
 
 def _kind_of_both(infrared: Path, visible: Path) -> Kind:
