@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-import stat
+import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from fuseloop.fusers.weights import find_weights
 from fuseloop.pairs.images import read_image
 from tools import bad_input
 from tools.bad_input import CASES, FILE, FOLDER, Ran
@@ -34,24 +36,56 @@ def test_bad_input(case):
         assert read_image(path).pixels.shape == (bad_input.HEIGHT, bad_input.WIDTH, 3)
 
 
+@contextmanager
+def as_somebody() -> Iterator[None]:
+    """Runs as a user whom permissions stop, which root is not."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def run_as_somebody(command: str) -> tuple[int, str, str]:
+    """Runs a command that needs nothing outside the working directory, once all modules are loaded."""
+    Path().chmod(0o777)
+    shutil.copy(find_weights("vfn"), "my.safetensors")
+    assert bad_input.run_here(f"{FILE} --fuser my.safetensors")[0] == 0
+    Path("fused.png").unlink()
+    with as_somebody():
+        return bad_input.run_here(f"{command} --fuser my.safetensors")
+
+
 def test_a_file_that_may_not_be_read():
     bad_input.make_good_pairs()
-    Path("vis.png").chmod(0)
-    if os.access("vis.png", os.R_OK):
-        pytest.skip("needs a user whom permissions stop")
-    code, _, errors = bad_input.run_here(FILE)
+    Path("copy.png").write_bytes(Path("vis.png").read_bytes())
+    Path("copy.png").chmod(0)
+    code, _, errors = run_as_somebody(FILE.replace("vis.png", "copy.png"))
     assert code == 2
-    assert "vis.png: may not be read" in errors
+    assert "copy.png: cannot be read (Permission denied)" in errors
+    assert not Path("fused.png").exists()
 
 
 def test_a_folder_that_may_not_be_written():
     bad_input.make_good_pairs()
-    Path("fused").mkdir(mode=stat.S_IRUSR | stat.S_IXUSR)
-    if os.access("fused", os.W_OK):
-        pytest.skip("needs a user whom permissions stop")
-    code, _, errors = bad_input.run_here(FOLDER)
+    Path("fused").mkdir()
+    Path("fused").chmod(0o555)
+    code, _, errors = run_as_somebody(FOLDER)
     assert code == 2
-    assert "cannot be written" in errors
+    assert "fused/a.png: cannot be written (Permission denied)" in errors
+    assert list(Path("fused").iterdir()) == []
+
+
+def test_an_output_folder_that_may_not_be_made():
+    bad_input.make_good_pairs()
+    Path("locked").mkdir()
+    Path("locked").chmod(0o555)
+    code, _, errors = run_as_somebody(FOLDER.replace("fused", "locked/fused"))
+    assert code == 2
+    assert "cannot make the folder locked/fused: Permission denied" in errors
 
 
 def test_a_full_disk():
