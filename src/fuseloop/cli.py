@@ -116,7 +116,8 @@ def fuse(
         out: Output image, folder or video.
         fuser: Name of shipped weights (`fuseloop weights` lists them) or a weight file.
         engine: What runs the network; all give the same image within 1e-4.
-        precision: fp32, or bf16, which is faster on processors that have it and within 2/255.
+        precision: fp32, or bf16, which is faster on processors that have it and on most pixels within 2/255; onnxruntime
+            has fp32 alone.
         infrared_levels: What is black and what is white: full, percentile, percentile:LOW,HIGH, range:LOW,HIGH, or
             auto, which takes percentiles of 16-bit images and the full range of others.
         visible_levels: The same for the visible image.
@@ -311,7 +312,7 @@ def _kind_of_both(infrared: Path, visible: Path) -> Kind:
     from fuseloop.pairs.video import is_video
 
     def kind(path: Path) -> Kind:
-        if not path.exists():
+        if not os.path.exists(path):  # unlike Path.exists, this raises nothing on a name that the system cannot hold
             raise ImageError(f"{path}: does not exist; check the path")
         return "folder" if path.is_dir() else "video" if is_video(path) else "image"
 

@@ -56,6 +56,10 @@ class TestPlanFile:
         with pytest.raises(ConfigurationError, match="has no ending such as"):
             plan_file(Path("ir.png"), Path("vis.png"), tmp_path / "fused")
 
+    @pytest.mark.parametrize(("name", "ending"), [("f.jpeg", ".jpg"), ("f.TIF", ".tiff"), ("f.PNG", ".png")])
+    def test_another_spelling_of_the_ending_is_no_contradiction(self, tmp_path, name, ending):
+        assert plan_file(Path("i.png"), Path("v.png"), tmp_path / name, ending).output(".png").name == name
+
     def test_two_endings_are_refused(self, tmp_path):
         with pytest.raises(ConfigurationError, match=r"ends with \.png, and the format asked for is jpg"):
             plan_file(Path("ir.png"), Path("vis.png"), tmp_path / "fused.png", ".jpg")

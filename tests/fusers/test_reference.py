@@ -178,3 +178,16 @@ def test_existing_target_is_kept_unless_overwriting_is_allowed(tmp_path: Path) -
     assert target.read_bytes() == b"precious"
     convert_checkpoint(tmp_path / "checkpoint.pth", target, overwrite=True)
     assert read_weights(target).depth == 2
+
+
+def test_checkpoint_with_other_keys_than_names_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="no state dictionary"):
+        convert({0: torch.zeros(1)}, tmp_path)
+
+
+def test_checkpoint_that_is_not_finite_leaves_no_file(tmp_path: Path) -> None:
+    state = trained_state()
+    state["frb2.res.3.bias"] = torch.tensor([torch.nan])
+    with pytest.raises(WeightsError, match="NaN or infinite"):
+        convert(state, tmp_path)
+    assert not (tmp_path / "converted.safetensors").exists()

@@ -170,3 +170,15 @@ def test_weights_load_by_path_with_their_card(file: Path) -> None:
 
 def test_card_is_empty_when_there_is_none(file: Path) -> None:
     assert read_card(file) == ""
+
+
+@pytest.mark.parametrize("length", range(32))
+def test_no_length_of_the_header_makes_a_file_look_pickled(length: int, tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    write_weights(path, VFN(1), description="x" * 8 * length)
+    assert read_weights(path).depth == 1
+
+
+def test_a_name_that_no_system_can_hold_is_unknown_like_any_other() -> None:
+    with pytest.raises(WeightsError, match="unknown weights"):
+        load("a" * 300)

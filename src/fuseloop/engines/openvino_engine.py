@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections import OrderedDict
+from math import prod
 
 import openvino
 import openvino.properties as properties
@@ -18,6 +19,7 @@ from fuseloop.networks.vfn import VFN
 Shape = tuple[int, ...]
 
 COMPILED = 4  # two passes over tiles, and whole frames of two sizes
+COMPILED_PIXELS = 2_500_000  # a compiled graph keeps its buffers, some 0.4 kB for each pixel of its input
 
 
 class OpenVinoEngine(Engine):
@@ -37,7 +39,20 @@ class OpenVinoEngine(Engine):
             hint.inference_precision: openvino.Type.bf16 if precision == "bf16" else openvino.Type.f32,
             properties.inference_num_threads: torch.get_num_threads(),
         }
-        self.compiled = lru_cache(COMPILED)(self._compile)
+        self.compiled: OrderedDict[tuple[Part, tuple[Shape, ...]], openvino.InferRequest] = OrderedDict()
+
+    def _request(self, part: Part, shapes: tuple[Shape, ...]) -> openvino.InferRequest:
+        """The compiled graph of a part for some input shapes, the last few of which are kept."""
+        key = (part, shapes)
+        if key in self.compiled:
+            self.compiled.move_to_end(key)
+            return self.compiled[key]
+        kept = [*(prod(first) for _, (first, *_) in self.compiled), prod(shapes[0])]
+        while self.compiled and (len(kept) > COMPILED or sum(kept) > COMPILED_PIXELS):
+            self.compiled.popitem(last=False)
+            del kept[0]
+        self.compiled[key] = self._compile(part, shapes)
+        return self.compiled[key]
 
     def _compile(self, part: Part, shapes: tuple[Shape, ...]) -> openvino.InferRequest:
         model = self._core.read_model(part_graph(self._deployment, part).SerializeToString())
@@ -45,6 +60,6 @@ class OpenVinoEngine(Engine):
         return self._core.compile_model(model, "CPU", self._options).create_infer_request()
 
     def _run(self, part: Part, *inputs: Tensor) -> tuple[Tensor, ...]:
-        request = self.compiled(part, tuple(tuple(value.shape) for value in inputs))
+        request = self._request(part, tuple(tuple(value.shape) for value in inputs))
         request.infer([value.contiguous().numpy() for value in inputs], share_inputs=True)
         return tuple(torch.from_numpy(value.data.copy()) for value in request.output_tensors)

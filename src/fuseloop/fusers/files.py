@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fuseloop.errors import ConfigurationError, FuseloopError, ImageError
 from fuseloop.pairs.atomic import check_target
 from fuseloop.pairs.folders import pair_folders
-from fuseloop.pairs.images import Picture, default_suffix, read_image, write_image
+from fuseloop.pairs.images import Picture, default_suffix, file_format, read_image, write_image
 from fuseloop.pairs.levels import Levels, Limits, from_unit, to_unit
 
 Depth = Literal["8", "16", "float"]
@@ -84,10 +84,10 @@ def plan_file(infrared: Path, visible: Path, out: Path, ending: str | None = Non
         job = Job(infrared, visible, out / visible.stem, ending)
     elif not (ending or out.suffix):
         raise ConfigurationError(f"{out} has no ending such as .png and is no folder; give one of these")
-    elif ending and out.suffix and out.suffix != ending:
+    elif ending and out.suffix and file_format(out.suffix) != file_format(ending):
         raise ConfigurationError(f"{out} ends with {out.suffix}, and the format asked for is {ending[1:]}; choose one")
     else:
-        job = Job(infrared, visible, out.with_suffix(""), ending or out.suffix)
+        job = Job(infrared, visible, out.with_suffix(""), out.suffix or ending)
     existing = job.existing()
     if existing is not None:
         if any(existing.samefile(source) for source in (infrared, visible) if source.exists()):

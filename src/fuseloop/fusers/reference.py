@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from fuseloop.errors import WeightsError
-from fuseloop.fusers.weights import mismatch, write_weights
+from fuseloop.fusers.weights import check_finite, mismatch, write_weights
 from fuseloop.networks.vfn import VFN
 
 ALIASES = {"vi_e": "vi_feb", "ir_e": "ir_feb", "fb": "frb2"}
@@ -64,7 +64,7 @@ def _read_state(source: Path) -> dict[str, Tensor]:
     except (RuntimeError, EOFError, ValueError, KeyError) as error:  # what torch.load says of damaged archives
         raise WeightsError(f"{source} is damaged or no checkpoint of torch.save") from error
     state = checkpoint.get("net", checkpoint) if isinstance(checkpoint, dict) else checkpoint
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise WeightsError(f"{source} holds no state dictionary, neither by itself nor under the key 'net'")
     return state
 
@@ -76,6 +76,7 @@ def _build(state: dict[str, Tensor], source: Path) -> VFN:
     complaint = mismatch(network.state_dict(), renamed)
     if complaint:
         raise WeightsError(f"{source} does not hold a VFN of depth {depth}: {complaint}")
+    check_finite(source, renamed)
     network.load_state_dict(renamed)
     return network.eval()
 

@@ -51,7 +51,7 @@ def load(
     Args:
         name_or_path: A name of `known_weights`, or the path of a ``.safetensors`` file that fuseloop wrote.
         engine: What runs the network: "torch", "onnxruntime" or "openvino".
-        precision: "fp32", or "bf16" where speed matters more than the last two grey levels.
+        precision: "fp32", or "bf16" where speed matters more than some grey levels in a few pixels.
         max_pixels: Larger images are refused; None for no limit.
 
     Raises:
@@ -73,7 +73,7 @@ def find_weights(name_or_path: str | os.PathLike[str]) -> Path:
     if name_or_path in SHIPPED:
         return FOLDER / f"{name_or_path}{SUFFIX}"
     path = Path(name_or_path)
-    if path.is_file():
+    if os.path.isfile(path):  # unlike Path.is_file, this raises nothing on a name that the system cannot hold
         return path
     if path.suffix or len(path.parts) > 1:
         raise WeightsError(f"there is no weight file {path}; give the path of a {SUFFIX} file or {_known()}")
@@ -110,8 +110,7 @@ def read_weights(path: str | os.PathLike[str]) -> VFN:
     complaint = mismatch(network.state_dict(), tensors)
     if complaint:
         raise WeightsError(f"{path} does not hold a VFN of depth {network.depth}: {complaint}")
-    if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
-        raise WeightsError(f"{path} holds NaN or infinite weights; its training diverged or the file is damaged")
+    check_finite(path, tensors)
     network.load_state_dict(tensors)
     return network.eval()
 
@@ -147,6 +146,16 @@ def write_weights(
         raise WeightsError(str(error)) from error
 
 
+def check_finite(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Refuses weights that are not numbers.
+
+    Raises:
+        WeightsError: A value is NaN or infinite.
+    """
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
+        raise WeightsError(f"{path} holds NaN or infinite weights; its training diverged or the file is damaged")
+
+
 def mismatch(expected: dict[str, Tensor], found: dict[str, Tensor]) -> str:
     """Says how two state dictionaries differ in keys and shapes, in a few words; empty when they do not."""
     missing = [key for key in expected if key not in found]
@@ -169,10 +178,11 @@ def mismatch(expected: dict[str, Tensor], found: dict[str, Tensor]) -> str:
 def _read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     try:
         with path.open("rb") as file:
-            start = file.read(8)
+            start = file.read(9)
         if not start:
             raise WeightsError(f"{path} is empty (zero bytes)")
-        if start.startswith(_PICKLED):
+        # A safetensors file begins with the length of its header, which may look pickled, and the header with a brace.
+        if start.startswith(_PICKLED) and start[8:] != b"{":
             raise WeightsError(
                 f"{path} is a pickled checkpoint, which can run code when it is read; "
                 f"convert it once with: fuseloop convert {path} {path.with_suffix(SUFFIX)}"

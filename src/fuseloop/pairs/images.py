@@ -105,6 +105,11 @@ def is_image(path: Path) -> bool:
     return path.suffix.lower() in _FORMATS and not path.name.startswith(".")
 
 
+def file_format(suffix: str) -> str:
+    """The format of an extension, in any case: "JPEG" for ".jpg" and ".JPEG"; an unknown one is its own."""
+    return _FORMATS.get(suffix.lower(), suffix)
+
+
 def default_suffix(picture: Picture) -> str:
     """The extension under which a picture is written unless the user says otherwise: PNG, or TIFF where PNG cannot."""
     return ".png" if _holds("PNG", picture) else ".tiff"
