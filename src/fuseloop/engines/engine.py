@@ -24,7 +24,7 @@ class Engine(ABC):
     Args:
         network: The network; its weights are taken as they are now, with the running statistics of its batch norms.
         precision: "fp32" is within 1e-4 of the PyTorch module, "bf16" within 2/255 on most pixels: all but one in
-            ten thousand of MSRS, but up to a tenth of a small frame whose infrared has no contrast (docs/benchmarks.md).
+            ten thousand of MSRS, but only nine in ten of a small frame whose infrared has no contrast.
 
     Raises:
         ConfigurationError: The engine does not have this precision.
