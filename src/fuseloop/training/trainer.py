@@ -24,6 +24,7 @@ from types import FrameType
 from typing import Any, Literal, Protocol
 
 import torch
+import torch.distributed as dist
 import yaml
 from lightning_fabric import Fabric
 from rich.console import Console
@@ -345,6 +346,13 @@ def launch(config: TrainingConfig) -> Fabric:
         raise ConfigurationError(f"device {config.device!r} cannot be used here, set another: {error}") from error
     fabric.launch()
     return fabric
+
+
+def leave(fabric: Fabric) -> None:
+    """Ends the group of processes, together: its threads may not outlive the interpreter, which aborts otherwise."""
+    if dist.is_initialized():
+        fabric.barrier()
+        dist.destroy_process_group()
 
 
 def environment() -> dict[str, Any]:

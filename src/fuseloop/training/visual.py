@@ -27,7 +27,7 @@ from fuseloop.training.losses import LOSSES
 from fuseloop.training.norms import calibrate, freeze, share_statistics
 from fuseloop.training.progress import say
 from fuseloop.training.sampling import Batch, Sampler, whole_frame
-from fuseloop.training.trainer import Forward, Result, Trainer, launch
+from fuseloop.training.trainer import Forward, Result, Trainer, launch, leave
 
 TRAINING, CALIBRATION = range(2)
 
@@ -57,7 +57,9 @@ def train(config: VisualConfig, *, console: Console | None = None) -> Result:
     if fabric.is_global_zero:
         for line in recipe.describe():
             say(console, line)
-    return Trainer(config, fabric, recipe, console).run()
+    result = Trainer(config, fabric, recipe, console).run()
+    leave(fabric)
+    return result
 
 
 class VisualRecipe:
