@@ -9,8 +9,20 @@ import pytest
 from numpy.typing import NDArray
 
 from fuseloop.errors import ConfigurationError, ImageError, PairError
-from fuseloop.metrics import METRICS, Evaluation, score_frame, score_frames, score_methods, to_grey
-from fuseloop.metrics.functional import qabf
+from fuseloop.metrics import (
+    CONVENTIONS,
+    METRICS,
+    Evaluation,
+    Metric,
+    Score,
+    metrics_of,
+    score_frame,
+    score_frames,
+    score_methods,
+    to_grey,
+)
+from fuseloop.metrics.functional import Frame, Result, qabf
+from fuseloop.metrics.functional.frame import metric
 from tests.metrics.tester import triple
 
 Pixels = NDArray[np.uint8]
@@ -71,7 +83,10 @@ def test_grey_levels_are_weighted_and_rounded_half_up():
     ("wanted", "message"),
     [
         ({"metrics": ["qapf"]}, r"no metric 'qapf'; did you mean 'qabf'\?.*ssim"),
-        ({"convention": "cdfuse"}, r"no convention 'cdfuse'; did you mean 'cddfuse'\? known are default, cddfuse"),
+        (
+            {"convention": "cdfuse"},
+            r"no convention 'cdfuse'; did you mean 'cddfuse'\? known are default, cddfuse, tdfusion",
+        ),
     ],
 )
 def test_unknown_names_are_errors_that_help(wanted: dict[str, object], message: str):
@@ -149,6 +164,49 @@ def test_an_evaluation_of_nothing_is_an_error():
 def test_the_table_can_be_read():
     for key, row in METRICS.items():
         assert row.function.__name__ == key
-        assert row.conventions[0] == "default"
+        assert set(row.conventions) <= set(CONVENTIONS)
+        assert all(row.conventions.values())
+        assert row.summary.endswith((".", ")."))
         assert row.range[0] < row.range[1]
         assert row.reference
+
+
+def test_every_convention_says_what_it_reproduces_and_who_publishes_it():
+    assert next(iter(CONVENTIONS)) == "default"
+    for row in CONVENTIONS.values():
+        assert row.implementation
+        assert row.tables
+
+
+@pytest.fixture
+def peculiar(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A metric that exists under one convention only."""
+
+    @metric(tang="only there", default=False)
+    def peculiar(frame: Frame, convention: str) -> Result:
+        """One."""
+        return Result(frame.fused.levels.new_ones(len(frame.fused.levels)))
+
+    monkeypatch.setitem(METRICS, "peculiar", Metric("Peculiar", peculiar, "higher", (0, 1), "nobody"))
+
+
+@pytest.mark.usefixtures("peculiar")
+def test_a_metric_without_a_default_is_scored_only_where_it_exists():
+    assert "peculiar" in metrics_of("tang")
+    assert set(metrics_of("tang")) - {"peculiar"} == set(metrics_of("default"))
+    assert score_frame(*pixels(), convention="tang")["peculiar"] == Score(1.0, "tang")
+    assert "peculiar" not in score_frame(*pixels(), convention="cddfuse")
+    with pytest.raises(ConfigurationError, match=r"Peculiar has no definition under 'cddfuse'.*tang"):
+        score_frame(*pixels(), metrics=["peculiar"], convention="cddfuse")
+
+
+def test_the_smallest_side_is_that_of_the_convention():
+    @metric("tdfusion", minimum_side={"default": 60, "tang": 2}, tang="smaller")
+    def choosy(frame: Frame, convention: str) -> Result:
+        """One."""
+        return Result(frame.fused.levels.new_ones(len(frame.fused.levels)))
+
+    frame = Frame.of(*triple())
+    assert choosy.of(frame, "tang").reason() is None
+    for convention in ("default", "tdfusion"):
+        assert choosy.of(frame, convention).reason() == "the shorter side has 48 pixels, choosy needs 60"

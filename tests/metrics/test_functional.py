@@ -169,5 +169,5 @@ def test_whole_number_types_are_an_error_that_says_what_to_do():
 
 def test_help_tells_the_arguments_and_conventions():
     assert ssim.__doc__ is not None
-    for part in ("Wang 2004", "infrared:", "default or cddfuse", "Returns:", "Raises:"):
+    for part in ("Wang 2004", "infrared:", "default: the definition above", "cddfuse: the sum", "Returns:", "Raises:"):
         assert part in ssim.__doc__

@@ -2,16 +2,18 @@
 
 from fuseloop.metrics.evaluate import Evaluation, Score, score_frame, score_frames, score_methods, to_grey
 from fuseloop.metrics.summary import Summary, difference, summarise
-from fuseloop.metrics.table import CONVENTIONS, METRICS, Metric
+from fuseloop.metrics.table import CONVENTIONS, METRICS, Convention, Metric, metrics_of
 
 __all__ = [
     "CONVENTIONS",
     "METRICS",
+    "Convention",
     "Evaluation",
     "Metric",
     "Score",
     "Summary",
     "difference",
+    "metrics_of",
     "score_frame",
     "score_frames",
     "score_methods",

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from fuseloop.errors import ImageError, PairError
 from fuseloop.metrics.functional.frame import Frame, Grey
 from fuseloop.metrics.summary import Summary, difference, summarise
-from fuseloop.metrics.table import METRICS, check_convention, find_metric
+from fuseloop.metrics.table import check_convention, find_metric, metrics_of
 
 Pixels = NDArray[np.uint8]
 
@@ -53,7 +53,7 @@ def score_frame(
     visible: Pixels,
     fused: Pixels,
     *,
-    metrics: Iterable[str] = tuple(METRICS),
+    metrics: Iterable[str] | None = None,
     convention: str = "default",
 ) -> dict[str, Score]:
     """Scores a fused image.
@@ -62,14 +62,14 @@ def score_frame(
         infrared: H×W or H×W×3, uint8. Colour is scored by its grey levels.
         visible: The same size.
         fused: The same size.
-        metrics: Keys of `METRICS`; all by default.
+        metrics: Keys of `METRICS`; by default all that the convention has or falls back for, see `metrics_of`.
         convention: Whose definitions to follow; metrics that it lacks follow "default", and each score says so.
 
     Returns:
         A score for each key.
 
     Raises:
-        ConfigurationError: A metric or the convention is unknown.
+        ConfigurationError: A metric or the convention is unknown, or the metric exists only under other conventions.
         ImageError: An image is not 8-bit, or is empty.
         PairError: The sizes differ.
     """
@@ -82,7 +82,7 @@ def score_methods(
     visible: Pixels,
     fused: Mapping[str, Pixels],
     *,
-    metrics: Iterable[str] = tuple(METRICS),
+    metrics: Iterable[str] | None = None,
     convention: str = "default",
 ) -> dict[str, dict[str, Score]]:
     """Scores what several methods made of one pair; what is derived from the sources is computed once.
@@ -98,12 +98,13 @@ def score_methods(
         For each method a score for each key.
 
     Raises:
-        ConfigurationError: A metric or the convention is unknown.
+        ConfigurationError: A metric or the convention is unknown, or the metric exists only under other conventions.
         ImageError: An image is not 8-bit, or is empty.
         PairError: The sizes differ.
     """
     check_convention(convention)
-    rows = {key: find_metric(key) for key in metrics}
+    rows = {key: find_metric(key) for key in (metrics_of(convention) if metrics is None else metrics)}
+    conventions = {key: row.convention(convention) for key, row in rows.items()}
     sources = _grey(infrared, "infrared"), _grey(visible, "visible")
     scores: dict[str, dict[str, Score]] = {}
     with torch.inference_mode():
@@ -112,9 +113,8 @@ def score_methods(
             _check_sizes(frame, method)
             scores[method] = {}
             for key, row in rows.items():
-                used = row.convention(convention)
-                result = row.function.of(frame, used)
-                scores[method][key] = Score(float(result.values[0]), used, result.reason(0))
+                result = row.function.of(frame, conventions[key])
+                scores[method][key] = Score(float(result.values[0]), conventions[key], result.reason(0))
     return scores
 
 
@@ -189,7 +189,7 @@ class Evaluation:
 def score_frames(
     frames: Iterable[tuple[str, Pixels, Pixels, Mapping[str, Pixels]]],
     *,
-    metrics: Sequence[str] = tuple(METRICS),
+    metrics: Sequence[str] | None = None,
     convention: str = "default",
 ) -> dict[str, Evaluation]:
     """Scores several methods on many frames.
@@ -203,7 +203,7 @@ def score_frames(
         An evaluation for each method.
 
     Raises:
-        ConfigurationError: A metric or the convention is unknown.
+        ConfigurationError: A metric or the convention is unknown, or the metric exists only under other conventions.
         ImageError: An image is not 8-bit, or is empty; the message names the frame.
         PairError: The sizes differ; the message names the frame.
     """

@@ -1,11 +1,15 @@
-"""The table of all metrics: the one place that says what each is called, how to read it and where it comes from."""
+"""The table of all metrics: the one place that says what each is called, how to read it and where it comes from.
+
+What is printed about metrics and conventions is made from here.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from fuseloop.errors import ConfigurationError
 from fuseloop.metrics import functional as of
@@ -35,13 +39,28 @@ class Metric:
     differentiable: bool = True
 
     @property
-    def conventions(self) -> tuple[str, ...]:
-        """The conventions that it knows, "default" first."""
+    def conventions(self) -> Mapping[str, str]:
+        """The conventions that it knows, and in a few words what each changes."""
         return self.function.conventions
 
+    @property
+    def summary(self) -> str:
+        """One sentence about the default definition."""
+        return (self.function.__doc__ or "").strip().splitlines()[0]
+
     def convention(self, wanted: str) -> str:
-        """The convention to use when `wanted` is asked for: that one, or "default" where it lacks this metric."""
-        return wanted if wanted in self.conventions else "default"
+        """The convention to use when `wanted` is asked for: that one, or "default" where it lacks this metric.
+
+        Raises:
+            ConfigurationError: It lacks this metric, and there is no default definition.
+        """
+        if wanted in self.conventions:
+            return wanted
+        if "default" in self.conventions:
+            return "default"
+        raise ConfigurationError(
+            f"{self.name} has no definition under {wanted!r}; choose the convention {' or '.join(self.conventions)}"
+        )
 
 
 METRICS: dict[str, Metric] = {
@@ -61,7 +80,49 @@ METRICS: dict[str, Metric] = {
     "qcv": Metric("Qcv", of.qcv, "lower", (0, math.inf), "Chen & Varshney 2007"),
 }
 
-CONVENTIONS: tuple[str, ...] = tuple(dict.fromkeys(name for row in METRICS.values() for name in row.conventions))
+
+class Convention(NamedTuple):
+    """One row of the conventions.
+
+    Attributes:
+        implementation: What it reproduces.
+        tables: Where its values are published.
+    """
+
+    implementation: str
+    tables: str
+
+
+CONVENTIONS: dict[str, Convention] = {
+    "default": Convention("the definitions of the papers, both sources averaged", "fuseloop"),
+    "cddfuse": Convention(
+        "CDDFuse's Python evaluation, quirks included", "CDDFuse; probably EMMA, DDFM, ReFusion (not verified)"
+    ),
+    "tdfusion": Convention("TDFusion's Python evaluation", "TDFusion"),
+    "tang": Convention(
+        "Tang's MATLAB evaluation, bugs included", "SeAFusion, PIAFusion, PSFusion, SwinFusion, ControlFusion"
+    ),
+    "ivif_zoo": Convention(
+        "the Python evaluation of the IVIF_ZOO survey, bugs included", "the IVIF_ZOO survey, SAGE, DCEvo"
+    ),
+    "vifb": Convention(
+        "the VIFB benchmark in MATLAB", "VIFB, BSAFusion; probably T-OAR (IDF-TDDT) and CLDyN (not verified)"
+    ),
+    "zheng": Convention(
+        "Zheng's MATLAB metrics, bugs included", "Q_CB, Q_CV, Q_NCIE, Q_Y, Q_P, Q_M, Q_W, Q_C in most papers"
+    ),
+    "yuliu": Convention("Yu Liu's correction of Zheng's MATLAB metrics", "work on multi-focus fusion"),
+}
+
+
+def metrics_of(convention: str) -> tuple[str, ...]:
+    """Keys of all metrics that can be scored under a convention: those with a default definition, and its own.
+
+    Raises:
+        ConfigurationError: There is no such convention.
+    """
+    check_convention(convention)
+    return tuple(key for key, row in METRICS.items() if {"default", convention} & row.conventions.keys())
 
 
 def find_metric(key: str) -> Metric:
@@ -72,11 +133,11 @@ def find_metric(key: str) -> Metric:
     """
     if key in METRICS:
         return METRICS[key]
-    raise ConfigurationError(_unknown("metric", key, tuple(METRICS)))
+    raise ConfigurationError(_unknown("metric", key, METRICS))
 
 
 def check_convention(name: str) -> None:
-    """Refuses a convention that no metric knows.
+    """Refuses a convention that does not exist.
 
     Raises:
         ConfigurationError: The message lists the known ones, the closest first.
@@ -85,7 +146,7 @@ def check_convention(name: str) -> None:
         raise ConfigurationError(_unknown("convention", name, CONVENTIONS))
 
 
-def _unknown(kind: str, name: str, known: tuple[str, ...]) -> str:
-    close = get_close_matches(name.lower(), known, n=1)
+def _unknown(kind: str, name: str, known: Collection[str]) -> str:
+    close = get_close_matches(name.lower(), list(known), n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
     return f"there is no {kind} {name!r}; {hint}known are {', '.join(known)}"

@@ -51,12 +51,11 @@ def _information(source: Grey, fused: Grey) -> tuple[Tensor, Tensor]:
     return kept, whole
 
 
-@metric("cddfuse", minimum_side=41)
+@metric(minimum_side=41, cddfuse='the sum of both sources (printed there as "VIFF"); a flat source counts 1')
 def vif(frame: Frame, convention: str) -> Result:
     """Visual information fidelity in the pixel domain, mean of both sources, 1 = the same, higher is better.
 
     Source: VIFp of Sheikh & Bovik 2006.
-    "cddfuse": the sum of both sources (printed there as "VIFF"); a flat source counts 1.
     """
     ratios: list[Tensor] = []
     flats: list[Tensor] = []

@@ -7,7 +7,7 @@ of one pair, does that work once.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Concatenate, NamedTuple, ParamSpec, Protocol, TypeVar, cast
 
@@ -126,10 +126,14 @@ Core = Callable[[Frame, str], Result]
 
 
 class MetricFunction(Protocol):
-    """A metric: call it on tensors, or use `of` on a frame to share work with other metrics and learn reasons."""
+    """A metric: call it on tensors, or use `of` on a frame to share work with other metrics and learn reasons.
+
+    Attributes:
+        conventions: Whose definitions it knows, "default" first where it has one, and what each of them changes.
+    """
 
     __name__: str
-    conventions: tuple[str, ...]
+    conventions: Mapping[str, str]
 
     def __call__(
         self, infrared: Tensor, visible: Tensor, fused: Tensor, *, convention: str = "default", quantize: bool = True
@@ -142,11 +146,14 @@ class MetricFunction(Protocol):
 
 _ARGUMENTS = """
 
+    Conventions:
+        {conventions}
+
     Args:
         infrared: B×1×H×W in [0, 1], on any device.
         visible: The same shape, grey.
         fused: The same shape, grey.
-        convention: {conventions}.
+        convention: Whose definition to follow, one of the above.
         quantize: Score what would be saved: whole levels 0..255, in float64. `False` keeps dtype and gradients.
 
     Returns:
@@ -156,27 +163,38 @@ _ARGUMENTS = """
         ValueError: Shapes differ, pixels are not finite, or the convention is not one of this metric.
     """
 
+SAME = "as the default"
 
-def metric(*conventions: str, minimum_side: int = 1) -> Callable[[Core], MetricFunction]:
+
+def metric(
+    *same: str, default: bool = True, minimum_side: int | Mapping[str, int] = 1, **changed: str
+) -> Callable[[Core], MetricFunction]:
     """Makes a metric of a function on frames.
 
+        @metric("tdfusion", "tang", cddfuse="in nats", minimum_side={"default": 11, "cddfuse": 7})
+
     Args:
-        conventions: What it knows beside "default".
-        minimum_side: Images with a shorter side are undefined.
+        same: Conventions whose definition is the default one.
+        default: Whether there is a default definition; some metrics exist only in public implementations.
+        minimum_side: Images with a shorter side are undefined. One number, or one for each convention that differs from
+            "default".
+        changed: The other conventions, and in a few words what each changes.
     """
-    known = ("default", *conventions)
+    conventions = ({"default": "the definition above"} if default else {}) | dict.fromkeys(same, SAME) | changed
+    minima = {"default": minimum_side} if isinstance(minimum_side, int) else minimum_side
 
     def decorate(core: Core) -> MetricFunction:
         name = core.__name__
 
         def of(frame: Frame, convention: str = "default") -> Result:
-            if convention not in known:
-                raise ValueError(f"{name} has no convention {convention!r}; it has {', '.join(known)}")
+            if convention not in conventions:
+                raise ValueError(f"{name} has no convention {convention!r}; it has {', '.join(conventions)}")
             levels = frame.fused.levels
             side = min(levels.shape[-2:])
-            if side < minimum_side:
+            needed = minima.get(convention, minima["default"])
+            if side < needed:
                 everywhere = torch.ones(len(levels), dtype=torch.bool, device=levels.device)
-                text = f"the shorter side has {side} pixels, {name} needs {minimum_side}"
+                text = f"the shorter side has {side} pixels, {name} needs {needed}"
                 return Result(levels.new_zeros(len(levels)), ((everywhere, text),))
             # Mixed precision would compute the windows in half precision.
             with torch.autocast(levels.device.type, enabled=False):
@@ -194,10 +212,11 @@ def metric(*conventions: str, minimum_side: int = 1) -> Callable[[Core], MetricF
 
         call.__name__ = call.__qualname__ = name
         call.__module__ = core.__module__
-        call.__doc__ = (core.__doc__ or "").rstrip() + _ARGUMENTS.format(name=name, conventions=" or ".join(known))
+        lines = "\n        ".join(f"{known}: {remark}." for known, remark in conventions.items())
+        call.__doc__ = (core.__doc__ or "").rstrip() + _ARGUMENTS.format(name=name, conventions=lines)
         function = cast(Any, call)
         function.of = of
-        function.conventions = known
+        function.conventions = conventions
         return cast(MetricFunction, function)
 
     return decorate

@@ -23,12 +23,9 @@ def _edges(image: Grey) -> tuple[Tensor, Tensor]:
     return gradient.magnitude, angle
 
 
-@metric("cddfuse")
+@metric(cddfuse="where both gradients are exactly equal, their ratio is replaced by the gradient itself")
 def qabf(frame: Frame, convention: str) -> Result:
-    """Share of the sources' edges that the fused image kept, 0 to .97479, higher is better (Xydeas & Petrovic 2000).
-
-    "cddfuse": where both gradients are exactly equal, their ratio is replaced by the gradient itself.
-    """
+    """Share of the sources' edges that the fused image kept, 0 to .97479, higher is better (Xydeas & Petrovic 2000)."""
     strength, angle = frame.fused.once(_edges)
     kept: list[Tensor] = []
     weight: list[Tensor] = []

@@ -46,11 +46,8 @@ def en(frame: Frame, convention: str) -> Result:
     return Result(frame.fused.once(_entropy))
 
 
-@metric("cddfuse")
+@metric(cddfuse="in nats")
 def mi(frame: Frame, convention: str) -> Result:
-    """Mutual information of each source with the fused image, their sum in bits, 0 to 16, higher is better (Qu 2002).
-
-    "cddfuse": in nats.
-    """
+    """Mutual information of the sources with the fused image, sum in bits, 0 to 16, higher is better (Qu 2002)."""
     bits = _mutual(frame.infrared, frame.fused) + _mutual(frame.visible, frame.fused)
     return Result(bits * math.log(2) if convention == "cddfuse" else bits)

@@ -46,12 +46,11 @@ def mse(frame: Frame, convention: str) -> Result:
     return Result(_squared_error(frame))
 
 
-@metric("cddfuse")
+@metric(cddfuse="the peak is the largest level of the fused image instead of 255")
 def psnr(frame: Frame, convention: str) -> Result:
     """Peak signal-to-noise ratio of the mean squared error (`mse`) in dB, higher is better.
 
     Infinite when all three images are equal.
-    "cddfuse": the peak is the largest level of the fused image instead of 255.
     """
     error = _squared_error(frame)
     equal = error == 0

@@ -8,13 +8,15 @@ from fuseloop.metrics.functional.frame import Frame, Result, metric
 from fuseloop.metrics.functional.windows import covariance, gaussian, moments, uniform
 
 
-@metric("cddfuse", minimum_side=11)
+@metric(
+    minimum_side=11,
+    cddfuse="the sum of both sources; 7×7 uniform windows with sample (co)variances; L = 2, the range that an old "
+    "scikit-image assumed for floats",
+)
 def ssim(frame: Frame, convention: str) -> Result:
     """Structural similarity to the sources, their mean, -1 to 1, higher is better (Wang 2004).
 
     11×11 Gaussian windows (σ 1.5) inside the image, K = (.01, .03), L = 255.
-    "cddfuse": the sum of both sources, 7×7 uniform windows with sample (co)variances, and L = 2, the range that an old
-    scikit-image assumed for floats.
     """
     published = convention == "cddfuse"
     kernel = uniform(7) if published else gaussian(11, 1.5)
