@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import astuple
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fuseloop.metrics import difference, summarise
+from fuseloop.metrics import difference, summarise, summarise_columns
 
 FLOATS = st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=30)
 
@@ -78,3 +79,25 @@ def test_a_difference_is_undefined_where_either_is():
 def test_differences_need_the_same_frames():
     with pytest.raises(ValueError, match="3 and 2"):
         difference([1.0, 2.0, 3.0], [1.0, 2.0])
+
+
+@given(st.lists(st.sampled_from([0.1, -3.0, 7.25, math.nan, math.inf]), min_size=1, max_size=12), st.integers(1, 4))
+def test_columns_have_the_summaries_that_each_has_alone(values: list[float], block: int):
+    columns = np.stack([np.roll(values, shift) for shift in range(3)] + [np.full(len(values), 0.1)], axis=1)
+    together = summarise_columns(columns, resamples=100, block=block)
+    assert [astuple(one) for one in together] == [
+        pytest.approx(astuple(summarise(column, resamples=100)), nan_ok=True) for column in columns.T
+    ]
+
+
+def test_the_interval_is_between_percentiles_of_means_of_frames_drawn_again():
+    values = np.random.default_rng(4).normal(size=300)
+    drawn = np.random.default_rng(5).integers(300, size=(2000, 300))
+    low, high = np.percentile(values[drawn].mean(axis=1), (2.5, 97.5))
+    found = summarise(values, seed=5, resamples=2000)
+    assert (found.low, found.high) == pytest.approx((low, high), abs=1e-12)
+
+
+def test_equal_values_have_an_interval_of_no_width():
+    found = summarise([0.1] * 37)
+    assert found.low == found.high == 0.1

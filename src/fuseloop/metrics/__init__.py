@@ -1,7 +1,7 @@
 """Fusion quality: metrics as pure functions, their table, and the scoring of frames and folders."""
 
 from fuseloop.metrics.evaluate import Evaluation, Score, score_frame, score_frames, score_methods, to_grey
-from fuseloop.metrics.summary import Summary, difference, summarise
+from fuseloop.metrics.summary import Summary, difference, summarise, summarise_columns
 from fuseloop.metrics.table import CONVENTIONS, METRICS, Convention, Metric, metrics_of
 
 __all__ = [
@@ -18,5 +18,6 @@ __all__ = [
     "score_frames",
     "score_methods",
     "summarise",
+    "summarise_columns",
     "to_grey",
 ]

@@ -43,19 +43,60 @@ def summarise(values: Values, *, seed: int = 0, resamples: int = 10_000) -> Summ
         resamples: How many times the frames are drawn again, with replacement; the interval is between the percentiles
             2.5 and 97.5 of the means.
     """
-    every = np.asarray(values, dtype=np.float64)
-    kept = every[~np.isnan(every)]
-    undefined = len(every) - len(kept)
+    return summarise_columns(np.asarray(values, dtype=np.float64)[:, None], seed=seed, resamples=resamples)[0]
+
+
+def summarise_columns(
+    columns: NDArray[np.floating], *, seed: int = 0, resamples: int = 10_000, block: int = 256
+) -> list[Summary]:
+    """What `summarise` gives for each column, some hundred times as fast for many: the frames are drawn once for all.
+
+    Args:
+        columns: Frames × columns; NaN where undefined.
+        seed: See `summarise`.
+        resamples: See `summarise`.
+        block: Columns worked on at a time, which bounds the memory.
+    """
+    every = np.asarray(columns, dtype=np.float64)
+    counts = (~np.isnan(every)).sum(axis=0)
+    infinite = np.isinf(every).any(axis=0)
+    lows, highs = np.full(every.shape[1], np.nan), np.full(every.shape[1], np.nan)
+    for count in np.unique(counts[(counts > 0) & ~infinite]).tolist():
+        alike = np.flatnonzero((counts == count) & ~infinite)
+        for chosen in np.array_split(alike, -(-len(alike) // block)):
+            kept = every[:, chosen].T[~np.isnan(every[:, chosen].T)].reshape(len(chosen), count)
+            low, high = np.percentile(_resampled_means(kept, seed, resamples), (2.5, 97.5), axis=0)
+            # Sums of products round differently than a mean: equal values must keep an interval of no width.
+            lows[chosen] = np.clip(low, kept.min(axis=1), kept.max(axis=1))
+            highs[chosen] = np.clip(high, kept.min(axis=1), kept.max(axis=1))
+    return [
+        _summary(values[~np.isnan(values)], float(low), float(high), len(values))
+        for values, low, high in zip(every.T, lows, highs, strict=True)
+    ]
+
+
+def _resampled_means(kept: NDArray[np.float64], seed: int, resamples: int) -> NDArray[np.float64]:
+    """Means of frames drawn again, resamples × columns; every column (a row of `kept`) draws the same frames."""
+    count = kept.shape[1]
+    random = np.random.default_rng(seed)
+    means = np.empty((resamples, len(kept)))
+    step = max(1, 250_000 // count)
+    for start in range(0, resamples, step):
+        size = min(step, resamples - start)
+        drawn = random.integers(count, size=(size, count)) + count * np.arange(size)[:, None]
+        times = np.bincount(drawn.ravel(), minlength=size * count).reshape(size, count)
+        means[start : start + size] = times.astype(np.float64) @ kept.T / count
+    return means
+
+
+def _summary(kept: NDArray[np.float64], low: float, high: float, frames: int) -> Summary:
+    undefined = frames - len(kept)
     if len(kept) == 0:
         return Summary(np.nan, np.nan, np.nan, np.nan, np.nan, 0, undefined)
     if np.isinf(kept).any():  # as the PSNR of equal images: nothing spreads around an infinite mean
         return Summary(float(kept.mean()), float(np.median(kept)), np.nan, np.nan, np.nan, len(kept), undefined)
-    drawn = np.random.default_rng(seed).integers(len(kept), size=(resamples, len(kept)))
-    low, high = np.percentile(kept[drawn].mean(axis=1), (2.5, 97.5))
-    std = kept.std(ddof=1) if len(kept) > 1 else 0.0
-    return Summary(
-        float(kept.mean()), float(np.median(kept)), float(std), float(low), float(high), len(kept), undefined
-    )
+    std = float(kept.std(ddof=1)) if len(kept) > 1 else 0.0
+    return Summary(float(kept.mean()), float(np.median(kept)), std, low, high, len(kept), undefined)
 
 
 def difference(values: Values, baseline: Values, *, seed: int = 0, resamples: int = 10_000) -> Summary:
