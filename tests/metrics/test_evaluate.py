@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from fuseloop.errors import ConfigurationError, ImageError, PairError
 from fuseloop.metrics import (
@@ -23,6 +24,7 @@ from fuseloop.metrics import (
 )
 from fuseloop.metrics.functional import Frame, Result, qabf
 from fuseloop.metrics.functional.frame import metric
+from fuseloop.metrics.functional.windows import is_flat
 from tests.metrics.tester import triple
 
 Pixels = NDArray[np.uint8]
@@ -77,6 +79,68 @@ def test_grey_levels_are_weighted_and_rounded_half_up():
     assert to_grey(colours).tolist() == [[76, 150, 29, 7, 29]]
     every = np.arange(256, dtype=np.uint8)
     assert (to_grey(np.stack([every] * 3, axis=-1)[None]) == every).all()
+
+
+def test_conventions_read_grey_levels_as_their_programs_do():
+    colours = np.random.default_rng(0).integers(0, 256, size=(300, 300, 3), dtype=np.uint8)
+    assert (to_grey(colours, "ivif_zoo") == np.asarray(Image.fromarray(colours).convert("L"))).all()
+    default, matlab = to_grey(colours).astype(int), to_grey(colours, "tang").astype(int)
+    assert (default != matlab).any()
+    assert np.abs(default - matlab).max() == 1
+    assert (to_grey(colours, "cddfuse") == default).all()
+
+
+@metric("cddfuse", "tang", vifb="channel by channel")
+def brightness(frame: Frame, convention: str) -> Result:
+    """Mean of infrared + 2 visible + 4 fused; undefined where the fused image is flat."""
+    infrared, visible, fused = (image.levels.mean(dim=(1, 2, 3)) for image in frame)
+    return Result(infrared + 2 * visible + 4 * fused, ((is_flat(frame.fused.levels), "flat"),))
+
+
+@pytest.fixture
+def toy(monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setitem(METRICS, "toy", Metric("Toy", brightness, "higher", (0, 1), "this test"))
+    monkeypatch.setitem(METRICS, "sf", Metric("SF", brightness, "higher", (0, 1), "this test"))
+    return "toy"
+
+
+def test_a_metric_reads_grey_as_the_convention_that_it_really_follows(toy: str):
+    infrared, visible, _ = pixels()
+    every = np.random.default_rng(0).integers(0, 256, size=(300, 300, 3), dtype=np.uint8)
+    colour = every[: len(visible), : visible.shape[1]].copy()
+    colour[0, 0] = every[to_grey(every) != to_grey(every, "tang")][0]
+
+    def value(fused: Pixels, convention: str) -> float:
+        return score_frame(infrared, visible, fused, metrics=[toy], convention=convention)[toy].value
+
+    assert value(colour, "tang") == value(to_grey(colour, "tang"), "default")
+    assert value(colour, "tang") != value(colour, "default")
+    assert value(colour, "ivif_zoo") == value(colour, "default"), "which it lacks, so all of it is the default"
+
+
+def test_vifb_scores_the_channels_of_colour_against_those_of_the_visible_image(toy: str):
+    infrared, visible, _ = pixels()
+    rng = np.random.default_rng(0)
+    colour, fused = (rng.integers(0, 256, size=(*visible.shape, 3), dtype=np.uint8) for _ in range(2))
+
+    def score(visible: Pixels, fused: Pixels, key: str = toy) -> Score:
+        return score_frame(infrared, visible, fused, metrics=[key], convention="vifb")[key]
+
+    channels = [score(colour[..., c], fused[..., c]).value for c in range(3)]
+    assert score(colour, fused).value == pytest.approx(np.mean(channels), rel=1e-12)
+    assert score(colour, fused, "sf").value == pytest.approx(np.mean(channels), rel=1e-12), "one wide image"
+    assert score(visible, fused).value == pytest.approx(
+        np.mean([score(visible, fused[..., c]).value for c in range(3)]), rel=1e-12
+    )
+    assert score(colour, to_grey(fused)) == score(to_grey(colour), to_grey(fused)), "a grey result has no channels"
+
+
+def test_a_channel_that_is_undefined_makes_the_mean_undefined(toy: str):
+    infrared, visible, fused = pixels()
+    colour = np.stack([fused, fused, np.zeros_like(fused)], axis=-1)
+    score = score_frame(infrared, visible, colour, metrics=[toy], convention="vifb")[toy]
+    assert math.isnan(score.value)
+    assert score.reason == "flat"
 
 
 @pytest.mark.parametrize(

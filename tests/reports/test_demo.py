@@ -14,7 +14,7 @@ import torch
 from fuseloop.datasets.synthetic import Scene
 from fuseloop.errors import ConfigurationError, ImageError
 from fuseloop.fusers.fuser import Fuser
-from fuseloop.metrics.evaluate import to_grey
+from fuseloop.metrics.grey import to_grey
 from fuseloop.networks.vfn import VFN
 from fuseloop.pairs.images import read_image
 from fuseloop.reports.demo import PLAIN, Demo, contrast, folder_of, show, with_luma, write_demo

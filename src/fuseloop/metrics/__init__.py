@@ -1,6 +1,7 @@
 """Fusion quality: metrics as pure functions, their table, and the scoring of frames and folders."""
 
-from fuseloop.metrics.evaluate import Evaluation, Score, score_frame, score_frames, score_methods, to_grey
+from fuseloop.metrics.evaluate import Evaluation, PairScorer, Score, score_frame, score_frames, score_methods
+from fuseloop.metrics.grey import to_grey
 from fuseloop.metrics.summary import Summary, difference, summarise, summarise_columns
 from fuseloop.metrics.table import CONVENTIONS, METRICS, Convention, Metric, metrics_of
 
@@ -10,6 +11,7 @@ __all__ = [
     "Convention",
     "Evaluation",
     "Metric",
+    "PairScorer",
     "Score",
     "Summary",
     "difference",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -11,10 +12,9 @@ from numpy.typing import NDArray
 
 from fuseloop.errors import ImageError, PairError
 from fuseloop.metrics.functional.frame import Frame, Grey
+from fuseloop.metrics.grey import Pixels, to_grey
 from fuseloop.metrics.summary import Summary, difference, summarise
 from fuseloop.metrics.table import check_convention, find_metric, metrics_of
-
-Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -30,22 +30,6 @@ class Score:
     value: float
     convention: str
     reason: str | None = None
-
-
-def to_grey(pixels: Pixels) -> Pixels:
-    """Grey levels of an 8-bit image: .299 R + .587 G + .114 B, rounded half up.
-
-    Args:
-        pixels: H×W or H×W×3 (RGB), uint8.
-
-    Returns:
-        H×W, uint8.
-    """
-    if pixels.ndim == 2:
-        return pixels
-    weighted = pixels.astype(np.int64) @ np.array([299, 587, 114])
-    grey: Pixels = ((weighted + 500) // 1000).astype(np.uint8)
-    return grey
 
 
 def score_frame(
@@ -102,37 +86,105 @@ def score_methods(
         ImageError: An image is not 8-bit, or is empty.
         PairError: The sizes differ.
     """
-    check_convention(convention)
-    rows = {key: find_metric(key) for key in (metrics_of(convention) if metrics is None else metrics)}
-    conventions = {key: row.convention(convention) for key, row in rows.items()}
-    sources = _grey(infrared, "infrared"), _grey(visible, "visible")
-    scores: dict[str, dict[str, Score]] = {}
-    with torch.inference_mode():
-        for method, pixels in fused.items():
-            frame = Frame(*sources, _grey(pixels, method))
-            _check_sizes(frame, method)
-            scores[method] = {}
-            for key, row in rows.items():
-                result = row.function.of(frame, conventions[key])
-                scores[method][key] = Score(float(result.values[0]), conventions[key], result.reason(0))
-    return scores
+    pair = PairScorer(infrared, visible, metrics=metrics, convention=convention)
+    return {method: pair.score(pixels, method) for method, pixels in fused.items()}
 
 
-def _grey(pixels: Pixels, name: str) -> Grey:
+class PairScorer:
+    """Scores fused images of one pair; what is derived from the sources is computed once.
+
+    Colour is scored by the grey levels that the convention reads (see `to_grey`), a metric that falls back to "default"
+    by those of the default. Only "vifb" scores the channels of a colour image, and gives their mean.
+
+    Args:
+        infrared: See `score_frame`.
+        visible: See `score_frame`.
+        metrics: See `score_frame`.
+        convention: See `score_frame`.
+
+    Raises:
+        ConfigurationError: A metric or the convention is unknown, or the metric exists only under other conventions.
+        ImageError: A source is not 8-bit, or is empty.
+    """
+
+    def __init__(
+        self, infrared: Pixels, visible: Pixels, *, metrics: Iterable[str] | None = None, convention: str = "default"
+    ) -> None:
+        check_convention(convention)
+        self._rows = {key: find_metric(key) for key in (metrics_of(convention) if metrics is None else metrics)}
+        self.conventions = {key: row.convention(convention) for key, row in self._rows.items()}
+        self._sources = _checked(infrared, "infrared"), _checked(visible, "visible")
+        self._read: dict[_Reading, tuple[Grey, Grey]] = {}
+
+    def score(self, fused: Pixels, name: str = "fused") -> dict[str, Score]:
+        """A score for each metric.
+
+        Args:
+            fused: See `score_frame`.
+            name: What errors call it.
+
+        Raises:
+            ImageError: The image is not 8-bit, or is empty.
+            PairError: The sizes differ.
+        """
+        _checked(fused, name)
+        sizes = [f"{pixels.shape[1]}×{pixels.shape[0]}" for pixels in (*self._sources, fused)]
+        if len(set(sizes)) > 1:
+            raise PairError(f"infrared is {sizes[0]}, visible {sizes[1]}, {name} {sizes[2]}; scores need one size")
+        frames: dict[_Reading, Frame] = {}
+        scores: dict[str, Score] = {}
+        with torch.inference_mode():
+            for key, row in self._rows.items():
+                used = self.conventions[key]
+                reading = _Reading.of(key, used, fused)
+                if reading not in frames:
+                    frames[reading] = self._frame(reading, fused)
+                result = row.function.of(frames[reading], used)
+                values = result.values
+                reasons = filter(None, map(result.reason, range(len(values))))
+                scores[key] = Score(float(values.mean()), used, next(reasons, None))
+        return scores
+
+    def _frame(self, reading: _Reading, fused: Pixels) -> Frame:
+        if reading not in self._read:
+            infrared, visible = self._sources
+            self._read[reading] = reading.levels(to_grey(infrared, reading.weights)), reading.levels(visible)
+        return Frame(*self._read[reading], reading.levels(fused))
+
+
+class _Reading(NamedTuple):
+    """How the levels are read from images: the weights of grey, or the channels as a batch, or as one wide image."""
+
+    weights: str
+    channels: Literal["mixed", "batch", "wide"] = "mixed"
+
+    @classmethod
+    def of(cls, key: str, convention: str, fused: Pixels) -> _Reading:
+        """The reading for a metric under the convention that it really uses."""
+        if convention == "vifb" and fused.ndim == 3:
+            return cls("default", "wide" if key == "sf" else "batch")
+        return cls(convention if convention in ("tang", "ivif_zoo") else "default")
+
+    def levels(self, pixels: Pixels) -> Grey:
+        """1×1×H×W; 3×1×H×W as a batch; 1×1×H×3W when wide. A grey image is the same in all channels."""
+        if self.channels == "mixed":
+            planes = to_grey(pixels, self.weights)[None]
+        else:
+            colour = pixels if pixels.ndim == 3 else np.stack([pixels] * 3, axis=-1)
+            planes = np.moveaxis(colour, 2, 0)
+            if self.channels == "wide":
+                planes = np.concatenate(planes, axis=1)[None]
+        return Grey(torch.from_numpy(planes.astype(np.float64))[:, None], quantized=True)
+
+
+def _checked(pixels: Pixels, name: str) -> Pixels:
     if pixels.dtype != np.uint8:
         raise ImageError(
             f"{name}: scores are taken from 8-bit images, this one is {pixels.dtype}; map it to 8 bits first"
         )
     if pixels.size == 0 or not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)):
         raise ImageError(f"{name}: scores need an H×W or H×W×3 image that is not empty, this one is {pixels.shape}")
-    levels = torch.from_numpy(to_grey(pixels).astype(np.float64))
-    return Grey(levels[None, None], quantized=True)
-
-
-def _check_sizes(frame: Frame, method: str) -> None:
-    sizes = [f"{image.levels.shape[-1]}×{image.levels.shape[-2]}" for image in frame]
-    if len(set(sizes)) > 1:
-        raise PairError(f"infrared is {sizes[0]}, visible {sizes[1]}, {method} {sizes[2]}; scores need one size")
+    return pixels
 
 
 @dataclass(frozen=True)

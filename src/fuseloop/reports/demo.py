@@ -21,7 +21,8 @@ from fuseloop.datasets.synthetic import BOX_NAMES, Scene, generate, scene_seed
 from fuseloop.errors import ConfigurationError
 from fuseloop.fusers.files import make_folder
 from fuseloop.fusers.fuser import Fuser
-from fuseloop.metrics.evaluate import Evaluation, Pixels, Score, score_methods, to_grey
+from fuseloop.metrics.evaluate import Evaluation, Score, score_methods
+from fuseloop.metrics.grey import Pixels, to_grey
 from fuseloop.metrics.table import METRICS
 from fuseloop.pairs.atomic import written_aside
 from fuseloop.pairs.images import Picture, write_image
