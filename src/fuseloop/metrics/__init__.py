@@ -1,5 +1,6 @@
 """Fusion quality: metrics as pure functions, their table, and the scoring of frames and folders."""
 
+from fuseloop.metrics.comparison import Comparison, Difference, Disagreement, compare
 from fuseloop.metrics.evaluate import Evaluation, PairScorer, Score, score_frame, score_frames, score_methods
 from fuseloop.metrics.grey import to_grey
 from fuseloop.metrics.summary import Summary, difference, summarise, summarise_columns
@@ -8,12 +9,16 @@ from fuseloop.metrics.table import CONVENTIONS, METRICS, Convention, Metric, met
 __all__ = [
     "CONVENTIONS",
     "METRICS",
+    "Comparison",
     "Convention",
+    "Difference",
+    "Disagreement",
     "Evaluation",
     "Metric",
     "PairScorer",
     "Score",
     "Summary",
+    "compare",
     "difference",
     "metrics_of",
     "score_frame",

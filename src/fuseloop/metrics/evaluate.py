@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fuseloop.errors import ImageError, PairError
 from fuseloop.metrics.functional.frame import Frame, Grey
 from fuseloop.metrics.grey import Pixels, to_grey
-from fuseloop.metrics.summary import Summary, difference, summarise
+from fuseloop.metrics.summary import Summary, difference, summarise, summarise_columns
 from fuseloop.metrics.table import check_convention, find_metric, metrics_of
 
 
@@ -222,6 +222,28 @@ class Evaluation:
                 for key in first
             },
         )
+
+    def only(self, frames: Sequence[str]) -> Evaluation:
+        """The same of some of its frames.
+
+        Raises:
+            ValueError: It lacks one of them.
+        """
+        places = {name: index for index, name in enumerate(self.frames)}
+        if missing := [name for name in frames if name not in places]:
+            raise ValueError(f"there is no frame {', '.join(missing)}")
+        chosen = [places[name] for name in frames]
+        return Evaluation(
+            frames=tuple(frames),
+            values={key: values[chosen] for key, values in self.values.items()},
+            conventions=self.conventions,
+            reasons={key: {name: why[name] for name in frames if name in why} for key, why in self.reasons.items()},
+        )
+
+    def summaries(self, *, seed: int = 0) -> dict[str, Summary]:
+        """The summary of every metric."""
+        columns = np.stack(list(self.values.values()), axis=1)
+        return dict(zip(self.values, summarise_columns(columns, seed=seed), strict=True))
 
     def summary(self, key: str, *, seed: int = 0) -> Summary:
         """Mean, spread and interval of a metric over the frames."""

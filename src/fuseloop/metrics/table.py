@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Literal, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fuseloop.errors import ConfigurationError
 from fuseloop.metrics import functional as of
 from fuseloop.metrics.functional.frame import MetricFunction
 
-Direction = Literal["higher", "lower"]
+Direction = Literal["higher", "lower", "zero"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class Metric:
     Attributes:
         name: What tables print.
         function: Computes it; see `fuseloop.metrics.functional`.
-        direction: Which values are better.
+        direction: Which values are better; "zero" is those near 0.
         range: Smallest and largest value of the default definition.
         reference: Who defined it.
         differentiable: Whether it can be a training term (with `quantize=False`).
@@ -61,6 +64,10 @@ class Metric:
         raise ConfigurationError(
             f"{self.name} has no definition under {wanted!r}; choose the convention {' or '.join(self.conventions)}"
         )
+
+    def merit(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Values turned so that larger is better."""
+        return values if self.direction == "higher" else -values if self.direction == "lower" else -np.abs(values)
 
 
 METRICS: dict[str, Metric] = {
