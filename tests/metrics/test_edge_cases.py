@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fuseloop.metrics import METRICS, metrics_of
 from fuseloop.metrics.functional import Frame
-from tests.metrics.tester import texture, triple
+from tests.metrics.tester import SMALLEST, texture, triple
 
 FLAT = torch.full((1, 1, 48, 61), 100 / 255, dtype=torch.float64)
 
@@ -89,26 +89,6 @@ def test_saturation_is_nothing_special():
     image = torch.tensor([254.0, 255.0]).repeat(20).reshape(1, 1, 4, 10) / 255
     assert value("en", image, image, image) == pytest.approx(1)
     assert value("mi", image, image, image) == pytest.approx(2)
-
-
-SMALLEST = {
-    "sf": 2,
-    "ag": 2,
-    "fmi_pixel": 3,
-    "fmi_gradient": 3,
-    "fmi_dct": 3,
-    "qm": 4,
-    "qy": 7,
-    "qs": 8,
-    "qw": 8,
-    "qe": 8,
-    "qc": 8,
-    "ssim": 11,
-    "vif": 41,
-    "viff": 41,
-    "mef_ssim": 44,
-    "ms_ssim": 161,
-}
 
 
 @pytest.mark.parametrize(("key", "smallest"), [row for row in SMALLEST.items() if row[0] in METRICS])

@@ -39,7 +39,7 @@ def pixels(seed: int = 0, height: int = 48, width: int = 50) -> tuple[Pixels, Pi
 
 def test_a_frame_has_a_score_for_each_metric():
     scores = score_frame(*pixels())
-    assert list(scores) == list(METRICS)
+    assert tuple(scores) == metrics_of("default")
     assert scores["qabf"].value == pytest.approx(float(qabf(*triple(0, 48, 50))))
 
 

@@ -49,6 +49,49 @@ class TestPsnr(MetricTester):
     key = "psnr"
 
 
+class TestEi(MetricTester):
+    key = "ei"
+
+
+class TestRmse(MetricTester):
+    key = "rmse"
+    convention = "vifb"
+
+
+class TestQsf(MetricTester):
+    key = "qsf"
+
+
+class TestNmi(MetricTester):
+    key = "nmi"
+
+
+class TestCe(MetricTester):
+    key = "ce"
+
+
+class TestTe(MetricTester):
+    key = "te"
+    convention = "ivif_zoo"
+
+
+class TestQncie(MetricTester):
+    key = "qncie"
+
+
+class TestQte(MetricTester):
+    key = "qte"
+
+
+class TestQteCvejic(MetricTester):
+    key = "qte_cvejic"
+    convention = "zheng"
+
+
+class TestNabf(MetricTester):
+    key = "nabf"
+
+
 class TestVif(MetricTester):
     key = "vif"
     side = 41
@@ -130,7 +173,10 @@ def test_a_frame_gives_the_same_values_to_all_metrics():
     images = triple()
     frame = Frame.of(*images)
     for row in METRICS.values():
-        torch.testing.assert_close(row.function.of(frame).values, row.function(*images), rtol=0, atol=0)
+        for convention in row.conventions:
+            together = row.function.of(frame, convention).values
+            alone = row.function(*images, convention=convention)
+            torch.testing.assert_close(together, alone, rtol=0, atol=0, equal_nan=True)
 
 
 def test_training_can_follow_scoring():

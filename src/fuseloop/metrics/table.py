@@ -75,16 +75,28 @@ METRICS: dict[str, Metric] = {
     "sd": Metric("SD", of.sd, "higher", (0, 127.5), "standard deviation"),
     "sf": Metric("SF", of.sf, "higher", (0, 255 * math.sqrt(2)), "Eskicioglu & Fisher 1995"),
     "ag": Metric("AG", of.ag, "higher", (0, 255), "Cui et al. 2015"),
+    "ei": Metric("EI", of.ei, "higher", (0, 1020 * math.sqrt(2)), "mean Sobel gradient"),
+    "ce": Metric("CE", of.ce, "lower", (-math.log2(math.e) / math.e, math.inf), "cross-entropy", differentiable=False),
+    "te": Metric("TE", of.te, "higher", (-8, 16), "IVIF_ZOO", differentiable=False),
     "mi": Metric("MI", of.mi, "higher", (0, 16), "Qu et al. 2002", differentiable=False),
+    "nmi": Metric("NMI", of.nmi, "higher", (0, 2), "Hossny et al. 2008", differentiable=False),
     "cc": Metric("CC", of.cc, "higher", (-1, 1), "Pearson correlation"),
     "scd": Metric("SCD", of.scd, "higher", (-2, 2), "Aslantas & Bendes 2015"),
     "mse": Metric("MSE", of.mse, "lower", (0, 255**2), "mean squared error"),
+    "rmse": Metric("RMSE", of.rmse, "lower", (0, 255), "VIFB"),
     "psnr": Metric("PSNR", of.psnr, "higher", (0, math.inf), "peak signal-to-noise ratio"),
     "vif": Metric("VIF", of.vif, "higher", (0, math.inf), "Sheikh & Bovik 2006"),
     "qabf": Metric("Qabf", of.qabf, "higher", (0, 0.9747937), "Xydeas & Petrovic 2000"),
+    "nabf": Metric("Nabf", of.nabf, "lower", (0, 1), "Kumar 2013"),
     "ssim": Metric("SSIM", of.ssim, "higher", (-1, 1), "Wang et al. 2004"),
     "qcb": Metric("Qcb", of.qcb, "higher", (0, 1), "Chen & Blum 2009"),
     "qcv": Metric("Qcv", of.qcv, "lower", (0, math.inf), "Chen & Varshney 2007"),
+    "qncie": Metric("Qncie", of.qncie, "higher", (1 - math.log2(3) / 8, 1), "Wang et al. 2008", differentiable=False),
+    "qsf": Metric("Qsf", of.qsf, "zero", (-1, math.inf), "Zheng et al. 2007"),
+    "qte": Metric("Qte", of.qte, "higher", (0, math.inf), "Nava et al. 2007", differentiable=False),
+    "qte_cvejic": Metric(
+        "Qte (Cvejic)", of.qte_cvejic, "higher", (0, math.inf), "Cvejic et al. 2006", differentiable=False
+    ),
 }
 
 

@@ -6,10 +6,10 @@ included. `Frame` shares work between metrics: `qabf.of(frame)`, `vif.of(frame)`
 
 from fuseloop.metrics.functional.fidelity import vif
 from fuseloop.metrics.functional.frame import Frame, Grey, MetricFunction, Result
-from fuseloop.metrics.functional.gradient import qabf
-from fuseloop.metrics.functional.information import en, mi
+from fuseloop.metrics.functional.gradient import nabf, qabf
+from fuseloop.metrics.functional.information import ce, en, mi, nmi, qncie, qte, qte_cvejic, te
 from fuseloop.metrics.functional.perception import qcb, qcv
-from fuseloop.metrics.functional.statistics import ag, cc, mse, psnr, scd, sd, sf
+from fuseloop.metrics.functional.statistics import ag, cc, ei, mse, psnr, qsf, rmse, scd, sd, sf
 from fuseloop.metrics.functional.structure import ssim
 
 __all__ = [
@@ -19,16 +19,26 @@ __all__ = [
     "Result",
     "ag",
     "cc",
+    "ce",
+    "ei",
     "en",
     "mi",
     "mse",
+    "nabf",
+    "nmi",
     "psnr",
     "qabf",
     "qcb",
     "qcv",
+    "qncie",
+    "qsf",
+    "qte",
+    "qte_cvejic",
+    "rmse",
     "scd",
     "sd",
     "sf",
     "ssim",
+    "te",
     "vif",
 ]

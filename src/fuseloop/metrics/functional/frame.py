@@ -191,7 +191,7 @@ def metric(
                 raise ValueError(f"{name} has no convention {convention!r}; it has {', '.join(conventions)}")
             levels = frame.fused.levels
             side = min(levels.shape[-2:])
-            needed = minima.get(convention, minima["default"])
+            needed = minima.get(convention, minima.get("default", 1))
             if side < needed:
                 everywhere = torch.ones(len(levels), dtype=torch.bool, device=levels.device)
                 text = f"the shorter side has {side} pixels, {name} needs {needed}"

@@ -42,8 +42,10 @@ def _perceived(image: Grey, sensitivity: Sensitivity) -> Tensor:
     stretched = image.once(_stretched)
     height, width = stretched.shape[-2:]
     spectrum = _spectrum(sensitivity, height, width, stretched.dtype, stretched.device)
-    seen: Tensor = torch.fft.irfft2(torch.fft.rfft2(stretched) * spectrum, s=(height, width))
-    return seen
+    # One by one: transforms of a batch round otherwise, and contrasts against a dark ground magnify that.
+    return torch.cat(
+        [torch.fft.irfft2(torch.fft.rfft2(one) * spectrum, s=(height, width)) for one in stretched[:, None]]
+    )
 
 
 def _mannos_sakrison(k: Tensor) -> Tensor:

@@ -43,7 +43,8 @@ class _Slide(torch.autograd.Function):
         count = (maps.shape[axis] - len(kernel)) // step + 1
         total = maps[_every(axis, 0, count, step)] * kernel[0]
         for offset, weight in enumerate(kernel[1:], start=1):
-            total.add_(maps[_every(axis, offset, count, step)], alpha=weight)
+            if weight:
+                total.add_(maps[_every(axis, offset, count, step)], alpha=weight)
         return total
 
     @staticmethod
@@ -115,12 +116,23 @@ class Gradient(NamedTuple):
     magnitude: Tensor
 
 
-def sobel(levels: Tensor) -> Gradient:
-    """Sobel gradient of B×1×H×W levels with zero border."""
-    padded = F.pad(levels, (1, 1, 1, 1))
+def sobel(levels: Tensor, border: str = "constant") -> Gradient:
+    """Sobel gradient of B×1×H×W levels.
+
+    Args:
+        levels: B×1×H×W.
+        border: What lies outside: "constant" is 0, "replicate" repeats the edge, "reflect" mirrors without repeating it
+            (for sides from 2).
+    """
+    padded = F.pad(levels, (1, 1, 1, 1), mode=border)
     difference, smooth = (-1.0, 0.0, 1.0), (1.0, 2.0, 1.0)
     x, y = window(padded, difference, smooth), window(padded, smooth, difference)
     return Gradient(x, y, safe_sqrt(x * x + y * y))
+
+
+def gradient(image: Grey, border: str) -> Gradient:
+    """Sobel gradient of an image; see `sobel`."""
+    return sobel(image.levels, border)
 
 
 def is_flat(values: Tensor) -> Tensor:
