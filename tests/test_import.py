@@ -11,8 +11,8 @@ import pytest
 
 import fuseloop
 
-FUSING = ("torch", "numpy", "cv2", "PIL", "huggingface_hub", "safetensors", "tifffile", "onnx")
-OTHERS = ("onnxruntime", "openvino", "matplotlib", "av", "tensorboard", "pydantic", "lightning_fabric", "rich")
+FUSING = ("torch", "numpy", "cv2", "PIL", "huggingface_hub", "safetensors", "tifffile")
+OTHERS = ("onnx", "onnxruntime", "openvino", "matplotlib", "av", "tensorboard", "pydantic", "lightning_fabric", "rich")
 
 REPORT = """
 import json, os, sys, time

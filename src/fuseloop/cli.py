@@ -226,7 +226,7 @@ def export(*, out: Path, fuser: str = "vfn", part: PartName = "frame", overwrite
         part: The network for whole frames, or one of the two passes over tiles.
         overwrite: Replace a file that exists.
     """
-    from fuseloop.engines import export_onnx
+    from fuseloop.engines.export import export_onnx
     from fuseloop.fusers.weights import find_weights, read_weights
 
     export_onnx(read_weights(find_weights(fuser)), out, part=part, overwrite=overwrite)

@@ -123,9 +123,14 @@ class TestSize:
                 np.mean(np.diff(bright, axis=1)[:, 1::2] != 0), abs=0.05
             )
 
-    @pytest.mark.parametrize(("seed", "height", "width"), [(0, 31, 320), (0, 240, 0), (-1, 240, 320)])
-    def test_what_cannot_be_drawn_is_an_error_that_names_the_limits(self, seed: int, height: int, width: int) -> None:
-        with pytest.raises(ConfigurationError, match="at least 32"):
+    @pytest.mark.parametrize(
+        ("seed", "height", "width", "message"),
+        [(0, 31, 320, "at least 32"), (0, 240, 0, "at least 32"), (-1, 240, 320, "seed -1 is negative")],
+    )
+    def test_what_cannot_be_drawn_is_an_error_that_names_the_limits(
+        self, seed: int, height: int, width: int, message: str
+    ) -> None:
+        with pytest.raises(ConfigurationError, match=message):
             generate(seed, height, width)
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fuseloop.engines import export_onnx
+from fuseloop.engines.export import export_onnx
 from fuseloop.engines.graph import write_graph
 from fuseloop.errors import ImageError
 from fuseloop.networks.vfn import VFN, gradient_magnitude

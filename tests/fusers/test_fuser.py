@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from fuseloop.errors import ConfigurationError, ImageError, PairError
 from fuseloop.fusers.fuser import Fuser
+from fuseloop.fusers.weights import load
 from fuseloop.networks.vfn import VFN, Pooled
 from fuseloop.pairs.colour import rgb_to_ycbcr, ycbcr_to_rgb
 from fuseloop.pairs.images import Picture, write_image
@@ -473,7 +474,6 @@ def test_unequal_numbers_of_images_are_refused(fuser: Fuser, infrared: Any, visi
         (torch.zeros(16, 16, 3), r"16 channels.*B×1×H×W"),
         (torch.zeros(16, 16, dtype=torch.int32), "type int32"),
         (Image.new("CMYK", (16, 16)), "mode CMYK.*convert"),
-        (Image.new("P", (16, 16)), "mode P.*convert"),
         ("missing.png", "missing.png"),
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
@@ -500,3 +500,14 @@ def test_luma_of_other_shapes_is_refused(fuser: Fuser, infrared: tuple[int, ...]
 def test_unknown_engine_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ConfigurationError, match="torch"):
         Fuser(VFN(1), engine="abacus")
+
+
+@pytest.mark.parametrize(("mode", "given"), [("1", "L"), ("P", "RGB")])
+def test_pil_images_with_few_colours_become_full_ones(mode: str, given: str):
+    ramp = Image.fromarray(np.tile(np.arange(32, dtype=np.uint8) * 8, (24, 1)))
+    fused = load("vfn")(ramp, ramp.convert(mode))
+    assert (fused.mode, fused.size) == (given, (32, 24))
+
+
+def test_a_fuser_says_what_it_is():
+    assert repr(load("vfn")) == "Fuser(VFN of depth 2, engine='torch', precision='fp32')"

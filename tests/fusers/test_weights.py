@@ -182,3 +182,10 @@ def test_no_length_of_the_header_makes_a_file_look_pickled(length: int, tmp_path
 def test_a_name_that_no_system_can_hold_is_unknown_like_any_other() -> None:
     with pytest.raises(WeightsError, match="unknown weights"):
         load("a" * 300)
+
+
+def test_a_folder_that_was_made_to_be_shared_is_loaded_with_its_card(tmp_path: Path):
+    load("vfn").save_pretrained(tmp_path / "shared")
+    fuser = load(tmp_path / "shared", tile_pixels=50_000)
+    assert fuser.tile_pixels == 50_000
+    assert "MSRS" in fuser.card

@@ -124,3 +124,8 @@ def test_a_long_name_can_be_written(tmp_path):
     with pytest.raises(ImageError, match="cannot be written"):
         write_image(tmp_path / ("n" * 252 + ".png"), SMALL)
     assert len(names(tmp_path)) == 1
+
+
+def test_what_could_not_be_read_is_not_blamed_on_the_output(tmp_path):
+    with pytest.raises(FileNotFoundError), written_aside(tmp_path / "out.bin", overwrite=False):
+        (tmp_path / "missing.bin").read_bytes()

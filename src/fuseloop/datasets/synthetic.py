@@ -81,11 +81,12 @@ def generate(seed: int, height: int = 240, width: int = 320) -> Scene:
     >>> scene.visible.shape, scene.infrared.shape, scene.night
     ((120, 160, 3), (120, 160), False)
     """
-    if seed < 0 or min(height, width) < MINIMUM_SIDE:
+    if min(height, width) < MINIMUM_SIDE:
         raise ConfigurationError(
-            f"a scene of {width}x{height} pixels with seed {seed} cannot be drawn: the seed must be at least 0, and "
-            f"both sides at least {MINIMUM_SIDE}"
+            f"a scene of {width}x{height} pixels cannot be drawn: both sides must be at least {MINIMUM_SIDE}"
         )
+    if seed < 0:
+        raise ConfigurationError(f"seed {seed} is negative; it must be at least 0")
     rng = np.random.default_rng(seed)
     conditions = sample_conditions(rng)
     stage = Stage(Canvas(height, width), sample_camera(rng, height, width), conditions, rng)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from importlib import import_module
 
 from fuseloop.engines.engine import Engine, Precision
-from fuseloop.engines.export import export_onnx
 from fuseloop.errors import ConfigurationError
 from fuseloop.networks.vfn import VFN
 
-__all__ = ["ENGINES", "Engine", "Precision", "export_onnx", "load_engine"]
+__all__ = ["ENGINES", "Engine", "Precision", "load_engine"]
 
 # Where each engine lives. They are imported when first used, for each takes a while.
 _HOMES = {

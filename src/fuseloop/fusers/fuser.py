@@ -25,17 +25,16 @@ from torch import Tensor
 from fuseloop.engines import Precision, load_engine
 from fuseloop.errors import ConfigurationError, ImageError, PairError, WeightsError
 from fuseloop.fusers.kinds import Images, open_images
-from fuseloop.fusers.weights import read_weights, write_weights
+from fuseloop.fusers.weights import SHARED, read_weights, write_weights
 from fuseloop.networks.vfn import VFN, Pooled
 from fuseloop.pairs.align import check_same_size, resize_to
 from fuseloop.pairs.colour import rgb_to_ycbcr
 from fuseloop.pairs.images import MAX_PIXELS, Picture
 from fuseloop.pairs.levels import INFRARED_DEFAULT, VISIBLE_DEFAULT, Levels, Limits, from_unit, to_unit
-from fuseloop.pairs.tiles import Box, Tile, plan_tiles
+from fuseloop.pairs.tiles import TILE_PIXELS, Box, Tile, plan_tiles
 
-TILE_PIXELS = 800_000
 WHOLE = 3  # tiles that a frame may be worth and still be fused at once
-WEIGHTS_FILE, CARD_FILE = "model.safetensors", "README.md"
+WEIGHTS_FILE, CARD_FILE = SHARED, "README.md"
 
 CARD = """\
 # A fusion network of fuseloop
@@ -116,6 +115,10 @@ class Fuser(
         # What the hub shows. The mixin would put the arguments above there, which are choices of this machine.
         self._hub_mixin_config = {"architecture": type(network).__name__, "depth": network.depth}
 
+    def __repr__(self) -> str:
+        kind, engine = type(self.network).__name__, self.engine
+        return f"Fuser({kind} of depth {self.network.depth}, engine={engine.name!r}, precision={engine.precision!r})"
+
     @overload
     def __call__(
         self,
@@ -174,7 +177,7 @@ class Fuser(
                 * a NumPy array: H×W, H×W×C, B×H×W or B×H×W×C, with C of 1 (grey), 2 (grey, alpha), 3 (RGB) or
                   4 (RGBA); uint8, uint16 or float,
                 * a tensor on any device: H×W, C×H×W or B×C×H×W of the same types,
-                * a PIL image of mode L, LA, RGB, RGBA, I;16 or F,
+                * a PIL image of mode L, LA, RGB, RGBA, I;16 or F; 1 becomes L, and P becomes RGB or RGBA,
                 * a `Picture`, or the path of an image file,
                 * a list or tuple of these, whose images may differ in size.
             visible: The visible images, as many, of the same or of another kind.

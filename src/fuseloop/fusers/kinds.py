@@ -27,6 +27,7 @@ Images: TypeAlias = "One | Sequence[One]"
 """An array or tensor of one image or a batch, a PIL image, a picture, a path, or a list of these."""
 
 _MODES = ("L", "LA", "RGB", "RGBA", "I;16", "F")
+_CONVERTED = {"1": ("L", "LA"), "P": ("RGB", "RGBA"), "PA": ("RGB", "RGBA")}  # without and with transparency
 
 
 @dataclass(frozen=True)
@@ -85,9 +86,12 @@ def _open_picture(picture: Picture, max_pixels: int | None) -> Opened:
 
 @open_images.register
 def _open_pil(image: Image.Image, max_pixels: int | None) -> Opened:
+    if image.mode in _CONVERTED:
+        image = image.convert(_CONVERTED[image.mode][image.has_transparency_data])
     if image.mode not in _MODES:
+        known = ", ".join([*_MODES, *_CONVERTED])
         raise ImageError(
-            f"PIL images of mode {image.mode} are not supported, only {', '.join(_MODES)}; "
+            f"PIL images of mode {image.mode} are not supported, only {known}; "
             "convert it first, for example by image.convert('RGB')"
         )
     try:

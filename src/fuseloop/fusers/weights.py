@@ -21,6 +21,7 @@ from fuseloop.errors import ImageError, WeightsError
 from fuseloop.networks.vfn import VFN
 from fuseloop.pairs.atomic import written_aside
 from fuseloop.pairs.images import MAX_PIXELS
+from fuseloop.pairs.tiles import TILE_PIXELS
 
 if TYPE_CHECKING:
     from fuseloop.engines import Precision
@@ -31,6 +32,7 @@ SHIPPED = {"vfn": "the vision-guided fusion network, L=2, for day and night scen
 
 FOLDER = Path(__file__).parents[1] / "weights"
 SUFFIX = ".safetensors"
+SHARED = "model.safetensors"  # the weights in a folder that was made to be shared, beside README.md, their card
 _PICKLED = (b"PK\x03\x04", b"\x80")  # what torch.save writes: a zip archive, and before PyTorch 1.6 a bare pickle
 
 
@@ -44,14 +46,17 @@ def load(
     *,
     engine: str = "torch",
     precision: Precision = "fp32",
+    tile_pixels: int = TILE_PIXELS,
     max_pixels: int | None = MAX_PIXELS,
 ) -> Fuser:
     """Makes a fuser from shipped weights or from a weight file.
 
     Args:
-        name_or_path: A name of `known_weights`, or the path of a ``.safetensors`` file that fuseloop wrote.
+        name_or_path: A name of `known_weights`, or the path of a ``.safetensors`` file that fuseloop wrote, or of a
+            folder that `Fuser.save_pretrained` wrote.
         engine: What runs the network: "torch", "onnxruntime" or "openvino".
         precision: "fp32", or "bf16" where speed matters more than some grey levels in a few pixels.
+        tile_pixels: Largest tile, see `Fuser`.
         max_pixels: Larger images are refused; None for no limit.
 
     Raises:
@@ -61,7 +66,14 @@ def load(
     from fuseloop.fusers.fuser import Fuser  # it stands on this module
 
     path = find_weights(name_or_path)
-    return Fuser(read_weights(path), engine=engine, precision=precision, max_pixels=max_pixels, card=read_card(path))
+    return Fuser(
+        read_weights(path),
+        engine=engine,
+        precision=precision,
+        tile_pixels=tile_pixels,
+        max_pixels=max_pixels,
+        card=read_card(path),
+    )
 
 
 def find_weights(name_or_path: str | os.PathLike[str]) -> Path:
@@ -73,6 +85,8 @@ def find_weights(name_or_path: str | os.PathLike[str]) -> Path:
     if name_or_path in SHIPPED:
         return FOLDER / f"{name_or_path}{SUFFIX}"
     path = Path(name_or_path)
+    if os.path.isfile(path / SHARED):
+        return path / SHARED
     if os.path.isfile(path):  # unlike Path.is_file, this raises nothing on a name that the system cannot hold
         return path
     if path.suffix or len(path.parts) > 1:
@@ -88,7 +102,7 @@ def _known() -> str:
 
 def read_card(path: Path) -> str:
     """The card beside a weight file, empty when there is none."""
-    card = path.with_suffix(".md")
+    card = path.with_name("README.md") if path.name == SHARED else path.with_suffix(".md")
     return card.read_text(encoding="utf-8") if card.is_file() else ""
 
 

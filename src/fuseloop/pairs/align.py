@@ -20,7 +20,7 @@ def check_same_size(infrared: NDArray[Any], visible: NDArray[Any]) -> None:
     if infrared.shape[:2] != visible.shape[:2]:
         raise PairError(
             f"the infrared image is {_size(infrared)} and the visible image {_size(visible)} pixels; "
-            "register them first, or use --align resize when they show exactly the same view"
+            'register them first, or use --align resize (align="resize") when they show exactly the same view'
         )
 
 

@@ -45,6 +45,8 @@ def written_aside(path: str | os.PathLike[str], *, overwrite: bool) -> Iterator[
         check_target(path, overwrite=overwrite)
         os.replace(aside, target)
     except OSError as problem:
+        if problem.filename is not None and Path(os.fsdecode(problem.filename)) not in (aside, target):
+            raise  # about another file, which was to be read
         full = problem.errno in (errno.ENOSPC, errno.EDQUOT)
         advice = "free some space" if full else "check the folder and its permissions"
         raise ImageError(f"{path}: cannot be written ({problem.strerror or problem}); {advice}") from problem

@@ -5,6 +5,9 @@ from __future__ import annotations
 from itertools import product
 from typing import NamedTuple
 
+TILE_PIXELS = 800_000
+"""Largest tile unless the user says otherwise: a good compromise of speed and memory."""
+
 
 class Box(NamedTuple):
     """A rectangle of pixels; `bottom` and `right` are exclusive."""
