@@ -22,7 +22,7 @@ LEVELS = (
     {"training", "reports"},
     {"__init__"},  # what `import fuseloop` offers
     {"fusers", "tasks"},
-    {"engines", "datasets"},
+    {"engines", "datasets", "scoring"},
     {"networks", "pairs", "metrics"},
     {"errors"},
 )

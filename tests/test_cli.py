@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +25,7 @@ import fuseloop
 from fuseloop import cli
 from fuseloop.engines import ENGINES
 from fuseloop.fusers.weights import known_weights, write_weights
+from fuseloop.metrics import metrics_of, score_frame
 from fuseloop.networks.vfn import VFN
 from fuseloop.pairs.images import Picture, read_image, write_image
 from fuseloop.pairs.video import VideoReader, VideoWriter
@@ -86,13 +89,13 @@ class TestHelp:
         ran = run(arguments)
         text = " ".join(ran.output.split())
         assert ran.code == 0
-        assert "Fuses aligned infrared and visible images, folders and videos." in text
+        assert "Fuses aligned infrared and visible images, folders and videos, and measures how well." in text
         assert "fuseloop fuse --infrared ir.png --visible vis.png --out fused.png" in text
         for code in (cli.DONE, cli.PARTLY, cli.NOTHING, cli.INTERRUPTED):
             assert re.search(rf"\b{code} \w+", text), code
 
     @pytest.mark.parametrize(
-        "command", ["fuse", "demo", "weights", "synthetic", "train", "train visual", "export", "convert"]
+        "command", ["fuse", "score", "demo", "weights", "synthetic", "train", "train visual", "export", "convert"]
     )
     def test_explains_every_command_and_each_of_its_options(self, run, command):
         assert command.split()[0] in run("--help").output
@@ -281,6 +284,94 @@ class TestFuseVideos:
         ran = fuse("--infrared ir.mp4 --visible vis.mp4 --out fused.mp4 --depth 16")
         assert ran.code == 2
         assert "for images" in ran.errors
+
+
+class TestScore:
+    @pytest.fixture
+    def score(self, run) -> Callable[[str], Ran]:
+        for name in "abc":
+            for folder, shape in {"ir": (44, 48), "vis": (44, 48, 3), "one": (44, 48), "two": (44, 48, 3)}.items():
+                save(f"{folder}/{name}.png", np.random.default_rng(len(folder)).integers(0, 256, shape, np.uint8))
+        return lambda options: run(f"score --infrared ir --visible vis {options}")
+
+    def test_a_folder_is_scored_and_written(self, score):
+        ran = score("--fused one --metrics en,scd,qcv --convention cddfuse --json s.json --csv s.csv")
+        assert ran.code == 0
+        assert ran.errors == ""
+        assert re.search(r"EN ↑ .* 3 ", ran.output)
+        assert "Qcv ↓ (default)" in ran.output
+        assert re.search(r"^scored 3 of 3 frames in [\d.]+ s \([\d.]+ a second\)$", ran.output, re.MULTILINE)
+        assert ran.output.endswith("wrote s.json\nwrote s.csv\n")
+        frames = json.loads(Path("s.json").read_text("utf-8"))["methods"]["one"]["frames"]
+        images = (read_image(f"{folder}/b.png").pixels for folder in ("ir", "vis", "one"))
+        expected = score_frame(*images, metrics=["en", "scd", "qcv"], convention="cddfuse")
+        assert list(frames) == ["a", "b", "c"]
+        assert frames["b"] == {key: score.value for key, score in expected.items()}
+        assert len(Path("s.csv").read_text().splitlines()) == 1 + 9
+
+    def test_files_are_scored_too(self, run, score):
+        ran = run("score --infrared ir/a.png --visible vis/b.png --fused one/c.png --metrics en --json s.json")
+        assert ran.code == 0
+        assert list(json.loads(Path("s.json").read_text("utf-8"))["methods"]["c"]["frames"]) == ["b"]
+
+    def test_all_metrics_of_the_convention_are_scored_unless_some_are_chosen(self, score):
+        assert score("--fused one --json s.json").code == 0
+        scored = json.loads(Path("s.json").read_text("utf-8"))["methods"]["one"]["frames"]["a"]
+        assert tuple(scored) == metrics_of("default")
+
+    def test_methods_are_compared_to_the_first_or_to_another(self, score):
+        ran = score("--fused x=one --fused two --metrics en,mse")
+        assert ran.code == 0
+        assert "difference to x" in ran.output
+        assert "Mean ranks (2 metrics, common frames: 3)" in ran.output
+        assert "Frames on which the methods differ most" in ran.output
+        assert "difference to two" in score("--fused one --fused two --metrics en --baseline two").output
+
+    def test_what_is_undefined_is_said(self, score):
+        ran = score("--fused vis --metrics en,scd")
+        assert ran.code == 0
+        assert "undefined: SCD of vis on 3 of 3 frames: fused and visible image differ by a constant" in ran.output
+
+    def test_deep_images_need_levels_which_are_recorded(self, score):
+        Path("ir/a.png").unlink()
+        save("ir/a.png", noise(44, 48, dtype=np.uint16))
+        refused = score("--fused one --metrics en --json s.json")
+        assert refused.code == 1
+        assert "failed: a: ir/a.png: is a 16-bit image" in refused.errors
+        assert json.loads(Path("s.json").read_text("utf-8"))["failed"][0]["frame"] == "a"
+        assert score("--fused one --metrics en --json s.json --overwrite --levels infrared=percentile").code == 0
+        assert json.loads(Path("s.json").read_text("utf-8"))["levels"] == {
+            "infrared": "percentile", "visible": None, "fused": None
+        }  # fmt: skip
+
+    def test_three_suffixes_find_all_images_in_one_folder(self, run, score):
+        for folder in ("ir", "vis", "one"):
+            Path(folder, "a.png").rename(f"a_{folder}.png")
+        ran = run("score --infrared . --visible . --fused mine=. --suffix _ir,_vis,_one --metrics en")
+        assert (ran.code, ran.errors) == (0, "")
+
+    def test_one_frame_gets_all_threads_of_torch_and_several_frames_share_them(self, monkeypatch):
+        monkeypatch.setattr("fuseloop.scoring.plan.usable_cores", lambda: 8)
+        monkeypatch.delitem(sys.modules, "torch")
+        for frames, threads in ((1, "8"), (3, "2"), (100, "1")):
+            monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+            cli._spread_threads(frames)
+            assert os.environ["OMP_NUM_THREADS"] == threads
+        monkeypatch.setenv("OMP_NUM_THREADS", "3")
+        cli._spread_threads(1)
+        assert os.environ["OMP_NUM_THREADS"] == "3", "what the user has chosen stays"
+
+    def test_a_terminal_shows_progress_with_time_left(self, score):
+        jobs = 40
+        for folder in ("ir", "vis", "one"):
+            for index in range(jobs - 3):
+                shutil.copy(f"{folder}/a.png", f"{folder}/{index}.png")
+        arguments = "score --infrared ir --visible vis --fused one --metrics vif"
+        terminal, end = pty.openpty()
+        subprocess.run([COMMAND, *arguments.split()], stderr=end, stdout=subprocess.DEVNULL, check=True)
+        os.set_blocking(terminal, False)
+        shown = os.read(terminal, 1_000_000).decode()
+        assert re.search(rf"scoring.* \d+/{jobs}.* \d:\d\d:\d\d", re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", shown))
 
 
 class TestOtherCommands:

@@ -33,6 +33,12 @@ EXAMPLES = {
     "Faster where the processor has bfloat16": (
         "fuseloop fuse --infrared thermal --visible colour --out fused --precision bf16"
     ),
+    "Score what was fused, every metric, and keep the values": (
+        "fuseloop score --infrared thermal --visible colour --fused fused --json scores.json"
+    ),
+    "Compare methods by the definitions of a published table,": (
+        "fuseloop score --infrared thermal --visible colour --fused ours=a --fused theirs=b --convention cddfuse"
+    ),
     "Weights of your own": "fuseloop fuse --infrared ir.png --visible vis.png --out fused.png --fuser best.safetensors",
     "Training data without data": "fuseloop synthetic --out scenes --count 1000 --size 640x480",
     "Train on folders of your own": "fuseloop train visual --preset paper --out runs/mine root=data seed=1",

@@ -29,21 +29,26 @@ if TYPE_CHECKING:
     from fuseloop.fusers.files import Job, Outcome
     from fuseloop.fusers.fuser import Fuser
     from fuseloop.pairs.images import Picture
+    from fuseloop.scoring.files import Outcome as ScoreOutcome
+    from fuseloop.scoring.files import Scores
+    from fuseloop.scoring.plan import Plan
 
 DONE, PARTLY, NOTHING, INTERRUPTED = 0, 1, 2, 130
 
-HELP = """Fuses aligned infrared and visible images, folders and videos.
+HELP = """Fuses aligned infrared and visible images, folders and videos, and measures how well.
 
 ```
 fuseloop demo
 fuseloop fuse --infrared ir.png --visible vis.png --out fused.png
 fuseloop fuse --infrared thermal/ --visible colour/ --out fused/
 fuseloop fuse --infrared ir.mp4 --visible vis.mp4 --out fused.mp4
+fuseloop score --infrared thermal/ --visible colour/ --fused fused/
 ```
 """
 EXIT_CODES = """Exit codes: 0 all is done; 1 some pairs failed and the rest is done; 2 nothing is done, because of the
 arguments or the input; 130 interrupted, and what was finished stays."""
 
+Texts = Annotated[list[str], Parameter(negative=())]
 Flag = Annotated[bool, Parameter(negative=(), show_default=False)]
 EngineName = Literal["openvino", "onnxruntime", "torch"]
 PrecisionName = Literal["fp32", "bf16"]
@@ -58,7 +63,7 @@ app = App(
     version=version("fuseloop"),
     suppress_keyboard_interrupt=False,  # main gives it its exit code
 )
-train = App(name="train", sort_key=5, help="Train the networks that fuseloop ships.")
+train = App(name="train", sort_key=6, help="Train the networks that fuseloop ships.")
 app.command(train)
 
 
@@ -129,7 +134,7 @@ def fuse(
         max_pixels: Refuse larger images.
         overwrite: Replace outputs that exist.
     """
-    kind = _kind_of_both(infrared, visible)
+    kind = _kind_of_all(infrared, visible)
     if suffix is not None and kind != "folder":
         raise ConfigurationError("--suffix is for folders; two files are a pair whatever their names")
     if (format or depth) and kind == "video":
@@ -164,6 +169,101 @@ def fuse(
 
 
 @app.command(sort_key=2)
+def score(
+    *,
+    infrared: Path,
+    visible: Path,
+    fused: Texts,
+    metrics: str = "all",
+    convention: str = "default",
+    json: Path | None = None,
+    csv: Path | None = None,
+    baseline: str | None = None,
+    levels: Texts | None = None,
+    suffix: str | None = None,
+    workers: PositiveInt | None = None,
+    max_pixels: PositiveInt = 250_000_000,
+    overwrite: Flag = False,
+) -> int:
+    """Score fused images, and compare methods that fused the same pairs.
+
+    Every metric is printed with mean, standard deviation and the bootstrap 95 % interval of the mean over the frames.
+    Frames are matched by file stem. What has no partner or cannot be scored is listed, and all else is scored.
+
+    ```
+    fuseloop score --infrared thermal --visible colour --fused fused --json scores.json
+    fuseloop score --infrared thermal --visible colour --fused ours=a --fused theirs=b --convention cddfuse
+    ```
+
+    Args:
+        infrared: Infrared image or folder.
+        visible: Visible image or folder.
+        fused: Fused image or folder, or NAME=PATH; again for every method to compare. Without a NAME the method is
+            called as the folder, or as the stem of the file.
+        metrics: Keys separated by commas, such as en,mi,vif; the name of a convention for the metrics of its
+            implementation; or all.
+        convention: Whose definitions to follow: default (textbook), cddfuse, tdfusion, tang, ivif_zoo, vifb, zheng or
+            yuliu. What a convention lacks follows default, and is marked.
+        json: Write all values, summaries and reasons to this file.
+        csv: Write a row for each method, frame and metric to this file.
+        baseline: The method that others are compared to, by default the first.
+        levels: What is black and what is white in images that are not 8-bit, which are refused without: full,
+            percentile, percentile:LOW,HIGH or range:LOW,HIGH. infrared=RULE, visible=RULE and fused=RULE tell them
+            apart.
+        suffix: Ends of the infrared and the visible names that do not count in matching, and that of the fused names
+            where they are not as `fuseloop fuse` writes them: `_ir,_vis` or `_ir,_vis,_fused`.
+        workers: How many frames to score at a time, by default one for each core.
+        max_pixels: Refuse larger images.
+        overwrite: Replace outputs that exist.
+    """
+    from fuseloop.pairs.atomic import check_target
+    from fuseloop.scoring.plan import name_methods, plan_file, plan_folders
+
+    methods = name_methods(fused)
+    kind = _kind_of_all(infrared, visible, *methods.values())
+    if kind == "video":
+        raise ConfigurationError(f"{infrared} is a video; scores are taken from images, so give folders of its frames")
+    outputs = [path for path in (json, csv) if path is not None]
+    for output in outputs:
+        check_target(output, overwrite=overwrite)
+    if len(set(outputs)) < len(outputs):
+        raise ConfigurationError(f"--json and --csv are both {json}; give each its own file")
+    if baseline is not None and baseline not in methods:
+        raise ConfigurationError(f"--baseline {baseline} is none of the methods {', '.join(methods)}")
+    if kind == "folder":
+        first, _, last = (suffix or "").rpartition(",") if (suffix or "").count(",") == 2 else (suffix, "", None)
+        plan = plan_folders(infrared, visible, methods, suffixes=_suffixes(first), fused_suffix=last)
+    elif suffix is not None:
+        raise ConfigurationError("--suffix is for folders; files belong together whatever their names")
+    else:
+        plan = plan_file(infrared, visible, methods)
+    _spread_threads(len(plan.jobs))
+
+    from fuseloop.engines.allocator import tune_allocator
+    from fuseloop.metrics.table import parse_metrics
+    from fuseloop.pairs.images import read_image
+    from fuseloop.scoring.files import Mapping8, Scores, score_files
+    from fuseloop.scoring.results import write_csv, write_json
+
+    keys, mapping = parse_metrics(metrics, convention), Mapping8.parse(levels or [])
+    tune_allocator()
+    read = partial(read_image, max_pixels=max_pixels)
+    loop = partial(score_files, plan, metrics=keys, convention=convention, levels=mapping, read=read, workers=workers)
+    outcomes: list[ScoreOutcome] = []
+    code, said = _run_scoring(loop, plan, outcomes)
+    scores = Scores.of(plan, outcomes, convention, mapping)
+    if scores.evaluations:
+        _print_scores(scores, baseline)
+        if json is not None:
+            write_json(json, scores, overwrite=overwrite)
+        if csv is not None:
+            write_csv(csv, scores, overwrite=overwrite)
+        said += "".join(f"\nwrote {output}" for output in outputs)
+    print(said)
+    return code
+
+
+@app.command(sort_key=3)
 def demo(
     *,
     out: Path = Path("outputs/demo"),
@@ -196,7 +296,7 @@ def demo(
     print(f"open {made.page}")
 
 
-@app.command(sort_key=3)
+@app.command(sort_key=4)
 def weights(name: str | None = None, /) -> None:
     """List the shipped weights, or show the card of one.
 
@@ -213,7 +313,7 @@ def weights(name: str | None = None, /) -> None:
     print("fuseloop weights NAME shows a card")
 
 
-@app.command(sort_key=6)
+@app.command(sort_key=7)
 def export(*, out: Path, fuser: str = "vfn", part: PartName = "frame", overwrite: Flag = False) -> None:
     """Write a fusion network as an ONNX file for any batch, height and width.
 
@@ -233,7 +333,7 @@ def export(*, out: Path, fuser: str = "vfn", part: PartName = "frame", overwrite
     print(f"wrote {out}")
 
 
-@app.command(sort_key=7)
+@app.command(sort_key=8)
 def convert(checkpoint: Path, out: Path, *, overwrite: Flag = False) -> None:
     """Convert a pickled checkpoint of the published code to a weight file.
 
@@ -250,7 +350,7 @@ def convert(checkpoint: Path, out: Path, *, overwrite: Flag = False) -> None:
     print(f"wrote {out}, a VFN of depth {network.depth}; use it with: fuseloop fuse --fuser {out}")
 
 
-@app.command(sort_key=4)
+@app.command(sort_key=5)
 def synthetic(
     *, out: Path, count: PositiveInt = 100, seed: int = 0, size: str = "640x480", overwrite: Flag = False
 ) -> None:
@@ -307,8 +407,8 @@ def visual(*settings: str, preset: str | None = None, out: Path | None = None) -
         print(f"best weights: {result.weights} ({validated}); use them with: fuseloop fuse --fuser {result.weights}")
 
 
-def _kind_of_both(infrared: Path, visible: Path) -> Kind:
-    """What the two inputs are; it must be the same."""
+def _kind_of_all(*paths: Path) -> Kind:
+    """What the inputs are; it must be the same."""
     from fuseloop.pairs.video import is_video
 
     def kind(path: Path) -> Kind:
@@ -316,10 +416,11 @@ def _kind_of_both(infrared: Path, visible: Path) -> Kind:
             raise ImageError(f"{path}: does not exist; check the path")
         return "folder" if path.is_dir() else "video" if is_video(path) else "image"
 
-    first, second = kind(infrared), kind(visible)
-    if first != second:
-        raise PairError(f"{infrared} is one {first} and {visible} one {second}; give two of a kind")
-    return first
+    kinds = [kind(path) for path in paths]
+    for path, other in zip(paths, kinds, strict=True):
+        if other != kinds[0]:
+            raise PairError(f"{paths[0]} is one {kinds[0]} and {path} one {other}; give two of a kind")
+    return kinds[0]
 
 
 def _suffixes(text: str | None) -> tuple[str, str]:
@@ -332,6 +433,17 @@ def _suffixes(text: str | None) -> tuple[str, str]:
             f"--suffix {text} is not of the form _ir,_vis: the infrared end, a comma, the visible end"
         )
     return ends[0], ends[1]
+
+
+def _spread_threads(jobs: int) -> None:
+    """Gives each of several frames at a time one thread of PyTorch, and a single frame all of them.
+
+    PyTorch reads this when it is imported; where it is there already, or the user has chosen, nothing changes.
+    """
+    if "torch" not in sys.modules:
+        from fuseloop.scoring.plan import usable_cores
+
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // jobs)))
 
 
 def _load(weights: str, engine: str, precision: PrecisionName = "fp32", max_pixels: int | None = None) -> Fuser:
@@ -419,6 +531,73 @@ def _run_folder(loop: Callable[..., None], total: int, unpaired: Sequence[Path],
     print("; ".join(parts))
     good = counts["fused"] + counts["kept"]
     return DONE if good == total else PARTLY if good else NOTHING
+
+
+def _run_scoring(loop: Callable[..., object], plan: Plan, outcomes: list[ScoreOutcome]) -> tuple[int, str]:
+    """Scores frames, puts those that are finished into `outcomes`, and says what went wrong with which.
+
+    Returns:
+        The exit code, and a sentence that sums up.
+    """
+    interrupted = False
+    began = time.monotonic()
+    with _progress() as progress:
+        for line in plan.unmatched:
+            _say("no partner", line, progress.console)
+        task = progress.add_task("scoring", total=len(plan.jobs))
+
+        def report(outcome: ScoreOutcome) -> None:
+            outcomes.append(outcome)
+            progress.advance(task)
+            for failure in outcome.failures:
+                _say("failed", f"{failure.frame}: {failure.reason}", progress.console)
+
+        try:
+            loop(report)
+        except KeyboardInterrupt:
+            interrupted = True
+    seconds = time.monotonic() - began
+    failed = sum(bool(outcome.failures) for outcome in outcomes)
+    good = sum(bool(outcome.scores) for outcome in outcomes)
+    if interrupted:
+        _say("interrupted", f"{good} of {len(plan.jobs)} frames were scored; tables and files are of these alone")
+    parts = [f"scored {good} of {len(plan.jobs)} frames in {seconds:.1f} s"]
+    if good:
+        parts[0] += f" ({good / seconds:.1f} a second)"
+    if failed:
+        parts.append(f"{failed} failed")
+    if plan.unmatched:
+        parts.append(f"{len(plan.unmatched)} without a partner")
+    code = NOTHING if not good else PARTLY if failed or plan.unmatched else DONE
+    return INTERRUPTED if interrupted else code, "; ".join(parts)
+
+
+def _print_scores(scores: Scores, baseline: str | None) -> None:
+    """Prints the tables, and what they leave out."""
+    from fuseloop.metrics.comparison import compare
+    from fuseloop.scoring.tables import tables, undefined_lines
+
+    comparison = None
+    if len(scores.evaluations) > 1:
+        try:
+            comparison = compare(scores.evaluations, baseline=baseline if baseline in scores.evaluations else None)
+        except ConfigurationError as error:
+            _say("not compared", str(error))
+    console = Console(highlight=False)
+    for made in tables(scores, comparison):
+        table = Table()
+        for index, head in enumerate(made.header):
+            table.add_column(head, justify="left" if index < made.names else "right", no_wrap=True)
+        for group in made.groups:
+            for row in group:
+                table.add_row(*row)
+            table.add_section()
+        if not console.is_terminal:
+            console.width = console.measure(table, options=console.options.update(max_width=10_000)).maximum
+        print(made.title)
+        console.print(table)
+    for line in undefined_lines(scores):
+        print(f"undefined: {line}")
 
 
 def _run_video(job: Job, fuse: Callable[[Picture, Picture], Picture], overwrite: bool) -> int:

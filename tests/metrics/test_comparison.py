@@ -56,7 +56,19 @@ def test_ranks_leave_out_frames_where_a_method_is_undefined():
 def test_what_is_never_defined_for_all_has_no_rank_and_does_not_count():
     found = compare({"x": evaluation(en=[NAN] * 4, sd=[2] * 4), "y": evaluation(en=[1] * 4, sd=[1] * 4)})
     assert math.isnan(found.ranks["en"]["x"])
+    assert found.ranks["en"]["y"] == 1
+    assert found.ranked == ("sd",)
     assert found.mean_ranks == {"x": 1, "y": 2}
+
+
+def test_the_others_are_ranked_where_one_is_never_defined():
+    never = evaluation(en=[NAN] * 4)
+    found = compare({"x": evaluation(en=[1] * 4), "never": never, "y": evaluation(en=[2, NAN, 2, 2])})
+    assert found.ranks["en"]["x"] == 2
+    assert found.ranks["en"]["y"] == 1
+    assert found.differences["never"]["en"].verdict == "undefined"
+    nothing = compare({"x": evaluation(en=[1, NAN, NAN, NAN]), "y": evaluation(en=[NAN, 1, 1, 1])})
+    assert all(math.isnan(rank) for rank in nothing.ranks["en"].values()), "no frame is defined for both"
 
 
 def test_infinite_means_are_ranked_and_their_difference_is_undefined():
@@ -64,7 +76,7 @@ def test_infinite_means_are_ranked_and_their_difference_is_undefined():
     assert found.ranks["psnr"] == {"x": 1, "y": 2}
     twice = compare({"x": evaluation(psnr=[math.inf] * 4), "y": evaluation(psnr=[math.inf] * 4)})
     assert twice.differences["y"]["psnr"].summary.count == 0
-    assert twice.differences["y"]["psnr"].verdict == "unclear"
+    assert twice.differences["y"]["psnr"].verdict == "undefined"
 
 
 def test_differences_are_taken_to_the_first_method_unless_another_is_named():
@@ -82,6 +94,12 @@ def test_more_is_worse_where_lower_is_better():
     found = compare({"x": evaluation(mse=[1, 1, 2, 1]), "y": evaluation(mse=[2, 3, 4, 5])})
     assert found.differences["y"]["mse"].summary.low > 0
     assert found.differences["y"]["mse"].verdict == "worse"
+
+
+def test_a_single_frame_decides_nothing():
+    found = compare({"x": evaluation(("a",), en=[1]), "y": evaluation(("a",), en=[5])})
+    assert found.differences["y"]["en"].summary.mean == 4
+    assert found.differences["y"]["en"].verdict == "unclear"
 
 
 def test_only_frames_that_all_methods_have_are_compared():

@@ -172,7 +172,7 @@ def test_an_empty_image_is_an_error():
 
 def test_different_sizes_are_an_error_that_names_them():
     infrared, visible, fused = pixels()
-    with pytest.raises(PairError, match="infrared is 50×48, visible 50×48, mine 49×48"):
+    with pytest.raises(PairError, match="infrared is 50×48, visible is 50×48, mine is 49×48"):
         score_methods(infrared, visible, {"mine": fused[:, 1:]})
 
 

@@ -23,7 +23,8 @@ class Difference(NamedTuple):
 
     Attributes:
         summary: Of method - baseline, frame by frame.
-        verdict: "better" or "worse" where the 95 % interval excludes that both are equally good, else "unclear".
+        verdict: "better" or "worse" where the 95 % interval excludes that both are equally good, else "unclear", as on
+            a single frame; "undefined" when no frame has values of both.
     """
 
     summary: Summary
@@ -56,9 +57,11 @@ class Comparison:
     Attributes:
         frames: The frames that all methods were scored on.
         ranks: For each metric the rank of each method by its mean, 1 = best; methods that are equal share the mean of
-            their ranks. Frames where any method is undefined are left out; NaN when there is no other.
-        mean_ranks: For each method the mean over the metrics that have ranks; every metric counts the same, also those
-            that measure nearly the same.
+            their ranks. A method that is undefined on all frames has none (NaN); for the others, frames where any of
+            them is undefined are left out.
+        ranked: The metrics in which every method has a rank.
+        mean_ranks: For each method the mean over these; every metric counts the same, also those that measure nearly
+            the same.
         baseline: The method that the others are compared to.
         differences: For each other method and each metric the difference to the baseline.
         disagreements: The frames on which the methods differ, the farthest apart first.
@@ -66,6 +69,7 @@ class Comparison:
 
     frames: tuple[str, ...]
     ranks: dict[str, dict[str, float]]
+    ranked: tuple[str, ...]
     mean_ranks: dict[str, float]
     baseline: str
     differences: dict[str, dict[str, Difference]]
@@ -100,21 +104,24 @@ def compare(evaluations: Mapping[str, Evaluation], *, baseline: str | None = Non
     common = [evaluations[method].only(frames) for method in methods]
     values = {key: np.stack([evaluation.values[key] for evaluation in common], axis=1) for key in conventions}
     ranks = {key: dict(zip(methods, _ranks(METRICS[key].merit(matrix)), strict=True)) for key, matrix in values.items()}
-    ranked = [row for row in ranks.values() if not np.isnan(row[reference])]
+    ranked = tuple(key for key, row in ranks.items() if not np.isnan(list(row.values())).any())
     mean_ranks = {
-        method: float(np.mean([row[method] for row in ranked])) if ranked else float("nan") for method in methods
+        method: float(np.mean([ranks[key][method] for key in ranked])) if ranked else float("nan") for method in methods
     }
     differences = _differences(values, methods, reference, seed)
-    return Comparison(frames, ranks, mean_ranks, reference, differences, _disagreements(frames, methods, values))
+    disagreements = _disagreements(frames, methods, values)
+    return Comparison(frames, ranks, ranked, mean_ranks, reference, differences, disagreements)
 
 
 def _ranks(merit: NDArray[np.float64]) -> list[float]:
     """Ranks of the columns (methods) by their means over the rows (frames) without NaN."""
-    rows = merit[~np.isnan(merit).any(axis=1)]
+    known = ~np.isnan(merit).all(axis=0)
+    rows = merit[~np.isnan(merit[:, known]).any(axis=1)]
     if not len(rows):
         return [float("nan")] * merit.shape[1]
-    means = rows.mean(axis=0)
-    return [float((means > mean).sum() + ((means == mean).sum() + 1) / 2) for mean in means]
+    means = np.where(known, rows.mean(axis=0), np.nan)
+    ranks = (means > means[:, None]).sum(axis=1) + ((means == means[:, None]).sum(axis=1) + 1) / 2
+    return [float(rank) for rank in np.where(known, ranks, np.nan)]
 
 
 def _differences(
@@ -133,7 +140,10 @@ def _differences(
         raw = [next(summaries) for _ in others]
         gains = [next(summaries) for _ in others]
         for method, summary, gain in zip(others, raw, gains, strict=True):
-            verdict = "better" if gain.low > 0 else "worse" if gain.high < 0 else "unclear"
+            if gain.count < 2:
+                verdict = "unclear" if gain.count else "undefined"
+            else:
+                verdict = "better" if gain.low > 0 else "worse" if gain.high < 0 else "unclear"
             found[method][key] = Difference(summary, verdict)
     return found
 

@@ -14,7 +14,7 @@ from fuseloop.errors import ImageError, PairError
 from fuseloop.metrics.functional.frame import Frame, Grey
 from fuseloop.metrics.grey import Pixels, to_grey
 from fuseloop.metrics.summary import Summary, difference, summarise, summarise_columns
-from fuseloop.metrics.table import check_convention, find_metric, metrics_of
+from fuseloop.metrics.table import METRICS, conventions_used
 
 
 @dataclass(frozen=True)
@@ -105,15 +105,15 @@ class PairScorer:
     Raises:
         ConfigurationError: A metric or the convention is unknown, or the metric exists only under other conventions.
         ImageError: A source is not 8-bit, or is empty.
+        PairError: The sources differ in size.
     """
 
     def __init__(
         self, infrared: Pixels, visible: Pixels, *, metrics: Iterable[str] | None = None, convention: str = "default"
     ) -> None:
-        check_convention(convention)
-        self._rows = {key: find_metric(key) for key in (metrics_of(convention) if metrics is None else metrics)}
-        self.conventions = {key: row.convention(convention) for key, row in self._rows.items()}
+        self.conventions = conventions_used(metrics, convention)
         self._sources = _checked(infrared, "infrared"), _checked(visible, "visible")
+        _check_sizes({"infrared": infrared, "visible": visible})
         self._read: dict[_Reading, tuple[Grey, Grey]] = {}
 
     def score(self, fused: Pixels, name: str = "fused") -> dict[str, Score]:
@@ -128,18 +128,15 @@ class PairScorer:
             PairError: The sizes differ.
         """
         _checked(fused, name)
-        sizes = [f"{pixels.shape[1]}×{pixels.shape[0]}" for pixels in (*self._sources, fused)]
-        if len(set(sizes)) > 1:
-            raise PairError(f"infrared is {sizes[0]}, visible {sizes[1]}, {name} {sizes[2]}; scores need one size")
+        _check_sizes({"infrared": self._sources[0], "visible": self._sources[1], name: fused})
         frames: dict[_Reading, Frame] = {}
         scores: dict[str, Score] = {}
         with torch.inference_mode():
-            for key, row in self._rows.items():
-                used = self.conventions[key]
+            for key, used in self.conventions.items():
                 reading = _Reading.of(key, used, fused)
                 if reading not in frames:
                     frames[reading] = self._frame(reading, fused)
-                result = row.function.of(frames[reading], used)
+                result = METRICS[key].function.of(frames[reading], used)
                 values = result.values
                 reasons = filter(None, map(result.reason, range(len(values))))
                 scores[key] = Score(float(values.mean()), used, next(reasons, None))
@@ -175,6 +172,13 @@ class _Reading(NamedTuple):
             if self.channels == "wide":
                 planes = np.concatenate(planes, axis=1)[None]
         return Grey(torch.from_numpy(planes.astype(np.float64))[:, None], quantized=True)
+
+
+def _check_sizes(images: Mapping[str, Pixels]) -> None:
+    sizes = {name: f"{pixels.shape[1]}×{pixels.shape[0]}" for name, pixels in images.items()}
+    if len(set(sizes.values())) > 1:
+        said = ", ".join(f"{name} is {size}" for name, size in sizes.items())
+        raise PairError(f"{said}; scores need one size")
 
 
 def _checked(pixels: Pixels, name: str) -> Pixels:

@@ -6,7 +6,7 @@ What is printed about metrics and conventions is made from here.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Literal, NamedTuple
@@ -142,6 +142,45 @@ def metrics_of(convention: str) -> tuple[str, ...]:
     """
     check_convention(convention)
     return tuple(key for key, row in METRICS.items() if {"default", convention} & row.conventions.keys())
+
+
+def conventions_used(metrics: Iterable[str] | None, convention: str) -> dict[str, str]:
+    """For each metric the convention that it is really scored by.
+
+    Args:
+        metrics: Keys of the table; by default those of `metrics_of`.
+        convention: The convention asked for.
+
+    Raises:
+        ConfigurationError: A metric or the convention is unknown, or the metric exists only under other conventions.
+    """
+    known = metrics_of(convention)
+    return {key: find_metric(key).convention(convention) for key in (known if metrics is None else metrics)}
+
+
+def parse_metrics(text: str, convention: str) -> tuple[str, ...]:
+    """Reads a list of metrics from text such as "en,mi".
+
+    Args:
+        text: Keys, "all" for all of `metrics_of`, or names of conventions for the metrics that their implementations
+            have, separated by commas.
+        convention: The convention to score by.
+
+    Raises:
+        ConfigurationError: A metric or the convention is unknown, or the text names none.
+    """
+    keys: dict[str, None] = {}
+    for word in filter(None, map(str.strip, text.lower().split(","))):
+        if word == "all":
+            keys |= dict.fromkeys(metrics_of(convention))
+        elif word in CONVENTIONS:
+            keys |= dict.fromkeys(key for key, row in METRICS.items() if word in row.conventions)
+        else:
+            find_metric(word)
+            keys[word] = None
+    if not keys:
+        raise ConfigurationError(f"no metric is named; known are all, {', '.join(METRICS)}")
+    return tuple(keys)
 
 
 def find_metric(key: str) -> Metric:

@@ -58,8 +58,8 @@ def pair_folders(
         PairError: A folder is missing or empty, two files of a folder have the same name but for the extension,
             or no name occurs on both sides.
     """
-    infrared_files = _images(Path(infrared))
-    visible_files = _images(Path(visible))
+    infrared_files = list_images(Path(infrared))
+    visible_files = list_images(Path(visible))
     infrared_names = _by_name(infrared_files, infrared_suffix)
     visible_names = _by_name(visible_files, visible_suffix)
     common = infrared_names.keys() & visible_names.keys()
@@ -69,7 +69,8 @@ def pair_folders(
     if not pairs:
         raise PairError(
             f"no image of {infrared} has the same name as one of {visible}: "
-            f"{_some(path.stem for path in infrared_files)} against {_some(path.stem for path in visible_files)}; "
+            f"{some_names(path.stem for path in infrared_files)} against "
+            f"{some_names(path.stem for path in visible_files)}; "
             "rename them, or say by suffixes how the names of the two modalities end"
         )
     paired = {path for pair in pairs for path in (pair.infrared, pair.visible)}
@@ -77,7 +78,12 @@ def pair_folders(
     return Pairing(pairs, unpaired)
 
 
-def _images(folder: Path) -> list[Path]:
+def list_images(folder: Path) -> list[Path]:
+    """The images of a folder in natural order; other files, hidden files and sub-folders are passed over.
+
+    Raises:
+        PairError: The folder is missing or holds no images.
+    """
     try:
         files = [path for path in folder.iterdir() if is_image(path) and path.is_file()]
     except OSError as problem:
@@ -99,6 +105,7 @@ def _by_name(files: list[Path], suffix: str) -> dict[str, Path]:
     return names
 
 
-def _some(names: Iterable[str], limit: int = 5) -> str:
+def some_names(names: Iterable[str], limit: int = 5) -> str:
+    """The first names, and how many more there are."""
     listed = list(names)
     return ", ".join(listed[:limit]) + (f" and {len(listed) - limit} more" if len(listed) > limit else "")

@@ -1,0 +1,1 @@
+"""Scores of image files: which belong together, scoring on all cores, tables, JSON and CSV."""
