@@ -12,7 +12,18 @@ import pytest
 import fuseloop
 
 FUSING = ("torch", "numpy", "cv2", "PIL", "huggingface_hub", "safetensors", "tifffile")
-OTHERS = ("onnx", "onnxruntime", "openvino", "matplotlib", "av", "tensorboard", "pydantic", "lightning_fabric", "rich")
+OTHERS = (
+    "onnx",
+    "onnxruntime",
+    "openvino",
+    "matplotlib",
+    "av",
+    "tensorboard",
+    "pydantic",
+    "lightning_fabric",
+    "rich",
+    "torchmetrics",
+)
 
 REPORT = """
 import json, os, sys, time

@@ -1,10 +1,16 @@
-"""Fusion quality: metrics as pure functions, their table, and the scoring of frames and folders."""
+"""Fusion quality: metrics as pure functions, their table, the scoring of frames, summaries and comparisons.
+
+Every metric is also a class of torchmetrics, which is imported when one is first used: `Qabf`, `Vif`, `MsSsim`, ...,
+and `fusion_metrics` for a collection of them.
+"""
+
+from typing import Any
 
 from fuseloop.metrics.comparison import Comparison, Difference, Disagreement, compare
 from fuseloop.metrics.evaluate import Evaluation, PairScorer, Score, score_frame, score_frames, score_methods
 from fuseloop.metrics.grey import to_grey
 from fuseloop.metrics.summary import Summary, difference, summarise, summarise_columns
-from fuseloop.metrics.table import CONVENTIONS, METRICS, Convention, Metric, metrics_of
+from fuseloop.metrics.table import CONVENTIONS, METRICS, Convention, Metric, class_name, metrics_of
 
 __all__ = [
     "CONVENTIONS",
@@ -28,3 +34,17 @@ __all__ = [
     "summarise_columns",
     "to_grey",
 ]
+
+_CLASSES = ("FusionMetric", "fusion_metrics", *map(class_name, METRICS))
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _CLASSES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from fuseloop.metrics import classes
+
+    return getattr(classes, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_CLASSES})

@@ -134,6 +134,11 @@ CONVENTIONS: dict[str, Convention] = {
 }
 
 
+def class_name(key: str) -> str:
+    """What the class of a metric is called: "MsSsim" for "ms_ssim"."""
+    return "".join(word.capitalize() for word in key.split("_"))
+
+
 def metrics_of(convention: str) -> tuple[str, ...]:
     """Keys of all metrics that can be scored under a convention: those with a default definition, and its own.
 
