@@ -3,12 +3,13 @@
 import errno
 import os
 import stat
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from fuseloop.errors import ImageError
-from fuseloop.pairs.atomic import check_target, written_aside
+from fuseloop.pairs.atomic import check_target, check_target_folder, folder_written_aside, written_aside
 from fuseloop.pairs.images import Picture, read_image, write_image
 
 SMALL = Picture(np.full((16, 16, 3), 7, np.uint8))
@@ -129,3 +130,110 @@ def test_a_long_name_can_be_written(tmp_path):
 def test_what_could_not_be_read_is_not_blamed_on_the_output(tmp_path):
     with pytest.raises(FileNotFoundError), written_aside(tmp_path / "out.bin", overwrite=False):
         (tmp_path / "missing.bin").read_bytes()
+
+
+def marked(folder):
+    return (folder / "mark").exists()
+
+
+def write_folder(path, text, *, overwrite=True, happening=lambda: None):
+    with folder_written_aside(path, ours=marked, overwrite=overwrite) as aside:
+        (aside / "mark").write_text(text)
+        happening()
+        (aside / "more").mkdir()
+
+
+class TestFolder:
+    def test_it_appears_only_at_the_end_with_those_above_it(self, tmp_path):
+        target = tmp_path / "a" / "b"
+        write_folder(target, "new", happening=lambda: assert_that(not target.exists()))
+        assert names(target) == ["mark", "more"]
+        assert names(target.parent) == ["b"]
+
+    def test_an_empty_one_is_filled(self, tmp_path):
+        (tmp_path / "b").mkdir()
+        write_folder(tmp_path / "b", "new", overwrite=False)
+        assert names(tmp_path / "b") == ["mark", "more"]
+
+    def test_an_earlier_one_is_replaced_when_asked_and_leaves_nothing(self, tmp_path):
+        write_folder(tmp_path / "b", "old")
+        (tmp_path / "b" / "only in the old").touch()
+        write_folder(tmp_path / "b", "new")
+        assert names(tmp_path / "b") == ["mark", "more"]
+        assert (tmp_path / "b" / "mark").read_text() == "new"
+        assert names(tmp_path) == ["b"]
+
+    def test_an_earlier_one_is_kept_otherwise(self, tmp_path):
+        write_folder(tmp_path / "b", "old")
+        with pytest.raises(ImageError, match="exists already and was kept; use --overwrite"):
+            write_folder(tmp_path / "b", "new", overwrite=False)
+        assert (tmp_path / "b" / "mark").read_text() == "old"
+
+    @pytest.mark.parametrize("overwrite", [False, True])
+    def test_what_others_made_is_kept(self, tmp_path, overwrite):
+        (tmp_path / "thesis.txt").touch()
+        with pytest.raises(ImageError, match="holds other files, which were kept; choose a new or empty folder"):
+            write_folder(tmp_path, "new", overwrite=overwrite)
+        assert names(tmp_path) == ["thesis.txt"]
+
+    def test_a_file_in_its_place_is_kept(self, tmp_path):
+        (tmp_path / "b").write_text("a file")
+        with pytest.raises(ImageError, match="a file is in the place of the folder"):
+            check_target_folder(tmp_path / "b", ours=marked, overwrite=True)
+
+    def test_what_others_put_there_meanwhile_is_kept(self, tmp_path):
+        def happening():
+            (tmp_path / "b").mkdir()
+            (tmp_path / "b" / "thesis.txt").touch()
+
+        with pytest.raises(ImageError, match="holds other files"):
+            write_folder(tmp_path / "b", "new", happening=happening)
+        assert names(tmp_path / "b") == ["thesis.txt"]
+        assert names(tmp_path) == ["b"]
+
+    @pytest.mark.parametrize(
+        ("problem", "raised", "message"),
+        [
+            (OSError(errno.ENOSPC, "No space left on device"), ImageError, "No space left on device.*free some space"),
+            (PermissionError(errno.EACCES, "Permission denied"), ImageError, "check the folder and its permissions"),
+            (KeyboardInterrupt(), KeyboardInterrupt, None),
+        ],
+    )
+    def test_a_failure_leaves_the_earlier_one_and_nothing_else(self, tmp_path, problem, raised, message):
+        write_folder(tmp_path / "b", "old")
+        with pytest.raises(raised, match=message):
+            write_folder(tmp_path / "b", "new", happening=raising(problem))
+        assert (tmp_path / "b" / "mark").read_text() == "old"
+        assert names(tmp_path) == ["b"]
+
+    def test_a_failure_of_the_last_step_puts_the_earlier_one_back(self, tmp_path, monkeypatch):
+        write_folder(tmp_path / "b", "old")
+        rename = Path.rename
+
+        def refuse(self, target):
+            if self.name.endswith(".part"):
+                raise OSError(errno.EIO, "Input/output error")
+            return rename(self, target)
+
+        monkeypatch.setattr(Path, "rename", refuse)
+        with pytest.raises(ImageError, match="Input/output error"):
+            write_folder(tmp_path / "b", "new")
+        assert (tmp_path / "b" / "mark").read_text() == "old"
+        assert names(tmp_path) == ["b"]
+
+    def test_what_could_not_be_read_is_not_blamed_on_it(self, tmp_path):
+        with pytest.raises(FileNotFoundError):
+            write_folder(tmp_path / "b", "new", happening=(tmp_path / "missing.bin").read_bytes)
+        with pytest.raises(ImageError, match="cannot be written"):
+            write_folder(tmp_path / "b", "new", happening=lambda: next(tmp_path.glob(".*.part/mark")).mkdir())
+
+    def test_a_link_stays_a_link(self, tmp_path):
+        write_folder(tmp_path / "real", "old")
+        (tmp_path / "link").symlink_to("real")
+        write_folder(tmp_path / "link", "new")
+        assert (tmp_path / "link").is_symlink()
+        assert (tmp_path / "real" / "mark").read_text() == "new"
+
+
+def assert_that(true):
+    assert true
