@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,7 +65,8 @@ def summarise_columns(
         alike = np.flatnonzero((counts == count) & ~infinite)
         for chosen in np.array_split(alike, -(-len(alike) // block)):
             kept = every[:, chosen].T[~np.isnan(every[:, chosen].T)].reshape(len(chosen), count)
-            low, high = np.percentile(_resampled_means(kept, seed, resamples), (2.5, 97.5), axis=0)
+            means = [times @ kept.T / count for times in redraws(count, seed=seed, resamples=resamples)]
+            low, high = np.percentile(np.concatenate(means), (2.5, 97.5), axis=0)
             # Sums of products round differently than a mean: equal values must keep an interval of no width.
             lows[chosen] = np.clip(low, kept.min(axis=1), kept.max(axis=1))
             highs[chosen] = np.clip(high, kept.min(axis=1), kept.max(axis=1))
@@ -75,18 +76,19 @@ def summarise_columns(
     ]
 
 
-def _resampled_means(kept: NDArray[np.float64], seed: int, resamples: int) -> NDArray[np.float64]:
-    """Means of frames drawn again, resamples × columns; every column (a row of `kept`) draws the same frames."""
-    count = kept.shape[1]
+def redraws(frames: int, *, seed: int = 0, resamples: int = 10_000) -> Iterator[NDArray[np.float64]]:
+    """How often each frame is drawn in each resample of the bootstrap.
+
+    Yields:
+        Blocks of rows, resamples × frames: as many at a time as keep the memory small.
+    """
     random = np.random.default_rng(seed)
-    means = np.empty((resamples, len(kept)))
-    step = max(1, 250_000 // count)
+    step = max(1, 250_000 // frames)
     for start in range(0, resamples, step):
         size = min(step, resamples - start)
-        drawn = random.integers(count, size=(size, count)) + count * np.arange(size)[:, None]
-        times = np.bincount(drawn.ravel(), minlength=size * count).reshape(size, count)
-        means[start : start + size] = times.astype(np.float64) @ kept.T / count
-    return means
+        drawn = random.integers(frames, size=(size, frames)) + frames * np.arange(size)[:, None]
+        times = np.bincount(drawn.ravel(), minlength=size * frames)
+        yield times.reshape(size, frames).astype(np.float64)
 
 
 def _summary(kept: NDArray[np.float64], low: float, high: float, frames: int) -> Summary:
