@@ -367,7 +367,8 @@ if (report.compared) {
   find("#baseline").addEventListener("change", drawDifferences);
   find("#versus").addEventListener("change", drawExtremes);
   drawLegend();
-  let width = 0;
+  drawRanks();
+  let width = document.body.clientWidth;
   new ResizeObserver(() => {
     if (document.body.clientWidth === width) return;
     width = document.body.clientWidth;
