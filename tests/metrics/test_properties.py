@@ -88,9 +88,9 @@ def test_a_score_is_a_number_or_has_a_reason(images: tuple[Pixels, ...], convent
 def test_gradients_are_numbers(images: tuple[Pixels, ...]):
     infrared, visible, fused = (tensor(image).float().requires_grad_() for image in images)
     frame = Frame.of(infrared, visible, fused, quantize=False)
-    for key in metrics_of("default"):
-        values = METRICS[key].function.of(frame).values
-        if METRICS[key].differentiable and values.requires_grad and values.isfinite().all():
+    for key, row in METRICS.items():
+        values = row.function.of(frame, next(iter(row.conventions))).values
+        if row.differentiable and values.requires_grad and values.isfinite().all():
             for gradient in torch.autograd.grad(
                 values.sum(), (infrared, visible, fused), retain_graph=True, allow_unused=True
             ):

@@ -29,6 +29,8 @@ DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.i
 SMALLEST = {
     "sf": 2,
     "ag": 2,
+    "qsf": 2,
+    "nabf": 2,
     "fmi_pixel": 3,
     "fmi_gradient": 3,
     "fmi_dct": 3,

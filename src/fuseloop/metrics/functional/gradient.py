@@ -24,14 +24,14 @@ class _Edges(NamedTuple):
 
 
 def _edges(image: Grey) -> _Edges:
-    """The angle is in (-π/2, π/2], π/2 where there is no horizontal derivative.
+    """The angle is in [-π/2, π/2), -π/2 where there is no horizontal derivative.
 
-    The vertical derivative counts upwards, as in all public code; only where an angle is set to π/2 that matters.
+    Public code lets the vertical derivative count upwards and sets π/2; only differences of angles matter.
     """
     slope = image.once(gradient, "constant")
     # Whole levels have whole derivatives; below this bound the quotient's derivative would overflow in float32.
     vertical = slope.x.abs() < 1e-6
-    angle = torch.atan(-slope.y / slope.x.masked_fill(vertical, 1.0)).masked_fill(vertical, _RIGHT_ANGLE)
+    angle = torch.atan(slope.y / slope.x.masked_fill(vertical, 1.0)).masked_fill(vertical, -_RIGHT_ANGLE)
     return _Edges(slope.magnitude, angle)
 
 

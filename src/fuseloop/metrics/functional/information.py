@@ -150,7 +150,8 @@ def _sigmoid_entropy(frame: Frame) -> Tensor:
     # In float32, where the sigmoid of most levels is 1: what is left is the clamp's rounding.
     infrared, visible, fused = (torch.sigmoid(image.levels.detach().float()) for image in frame)
     target, fused = ((infrared + visible) / 2).clamp(1e-7, 1 - 1e-7), fused.clamp(1e-7, 1 - 1e-7)
-    return -(target * fused.log() + (1 - target) * (1 - fused).log()).mean(dim=(1, 2, 3)).to(frame.fused.levels.dtype)
+    entropy = target * fused.log() + (1 - target) * (1 - fused).log()
+    return -entropy.to(frame.fused.levels.dtype).mean(dim=(1, 2, 3))
 
 
 @metric(ivif_zoo="H(A) + H(B) - H(F) in bits", default=False)
