@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fuseloop.metrics.functional.frame import Frame, Grey, Result, metric
-from fuseloop.metrics.functional.windows import gradient, guarded
+from fuseloop.metrics.functional.windows import Gradient, guarded, sobel
 
 _QUIRK = "where both gradients are exactly equal, their ratio is replaced by the gradient itself"
 _RIGHT_ANGLE = math.pi / 2
@@ -24,52 +24,56 @@ class _Edges(NamedTuple):
 
 
 def _edges(image: Grey) -> _Edges:
-    """The angle is in [-π/2, π/2), -π/2 where there is no horizontal derivative.
+    """The angle is in (-π/2, π/2], π/2 where there is no horizontal derivative.
 
-    Public code lets the vertical derivative count upwards and sets π/2; only differences of angles matter.
+    Public code lets the vertical derivative count upwards; only where an angle is set to π/2 that matters.
     """
-    slope = image.once(gradient, "constant")
-    # Whole levels have whole derivatives; below this bound the quotient's derivative would overflow in float32.
+    slope = sobel(image.levels)
+    # Whole levels have whole derivatives; smaller ones would make the derivative of the angle overflow in float32.
     vertical = slope.x.abs() < 1e-6
-    angle = torch.atan(slope.y / slope.x.masked_fill(vertical, 1.0)).masked_fill(vertical, -_RIGHT_ANGLE)
+    angle = torch.atan2(torch.where(vertical, 1.0, slope.y * -slope.x.sign()), slope.x.abs())
     return _Edges(slope.magnitude, angle)
 
 
 def _zheng_edges(image: Grey) -> _Edges:
     """Edges where a horizontal derivative of 0 counts 1e-5."""
-    slope = image.once(gradient, "constant")
+    slope = sobel(image.levels)
     return _Edges(slope.magnitude, torch.atan(-slope.y / slope.x.masked_fill(slope.x == 0, _SMALL)))
+
+
+def _line(x: Tensor, slope: float, offset: float) -> Tensor:
+    """slope·x + offset, in one pass over the memory."""
+    return torch.add(x.new_tensor(offset), x, alpha=slope)
 
 
 class _Preservation(NamedTuple):
     """How much of an edge's strength and angle survives: two sigmoids (Xydeas & Petrovic)."""
 
-    strength_scale: float
+    scale: float
     strength_slope: float
     strength_middle: float
-    angle_scale: float
     angle_slope: float
     angle_middle: float
 
     def __call__(self, ratio: Tensor, alignment: Tensor) -> Tensor:
-        strength = torch.sigmoid(self.strength_slope * (ratio - self.strength_middle))
-        angle = torch.sigmoid(self.angle_slope * (alignment - self.angle_middle))
-        return strength * angle * (self.strength_scale * self.angle_scale)
+        """Without the scale."""
+        strength = torch.sigmoid(_line(ratio, self.strength_slope, -self.strength_slope * self.strength_middle))
+        return strength * torch.sigmoid(_line(alignment, self.angle_slope, -self.angle_slope * self.angle_middle))
 
 
-_XYDEAS = _Preservation(0.9994, 15, 0.5, 0.9879, 22, 0.8)
-_ZHENG = _Preservation(1.0, 10, 0.5, 1.0, 20, 0.75)
-_KUMAR = _Preservation(0.9999, 19, 0.5, 0.9995, 22, 0.5)
+_XYDEAS = _Preservation(0.9994 * 0.9879, 15, 0.5, 22, 0.8)
+_ZHENG = _Preservation(1.0, 10, 0.5, 20, 0.75)
+_KUMAR = _Preservation(0.9999 * 0.9995, 19, 0.5, 22, 0.5)
 
 
 def _alignment(x: Tensor, y: Tensor) -> Tensor:
     """How alike two angles are: 1 where equal, -1 where a half turn apart."""
-    return 1 - (x - y).abs() / _RIGHT_ANGLE
+    return _line((x - y).abs(), -1 / _RIGHT_ANGLE, 1)
 
 
 def _folded(x: Tensor, y: Tensor) -> Tensor:
     """How parallel two angles are, 0 to 1: those a half turn apart are parallel."""
-    return ((x - y).abs() - _RIGHT_ANGLE).abs() / _RIGHT_ANGLE
+    return _line((x - y).abs(), 1 / _RIGHT_ANGLE, -1).abs()
 
 
 def _floored(strength: Tensor) -> Tensor:
@@ -95,15 +99,16 @@ def qabf(frame: Frame, convention: str) -> Result:
     weight: list[Tensor] = []
     for source in frame.sources:
         source_strength, source_angle = source.once(_edges)
-        equal = source_strength == strength
-        largest = guarded(torch.maximum(source_strength, strength), equal)
-        alike = torch.ones_like(strength) if convention == "default" else strength
-        ratio = torch.where(equal, alike, torch.minimum(source_strength, strength) / largest)
+        # The floor is below what whole levels have: without any edge the ratio is 0 instead of 1, and weighs nothing.
+        ratio = torch.minimum(source_strength, strength) / torch.maximum(source_strength, strength).clamp_min(1e-6)
+        if convention != "default":
+            ratio = torch.where(source_strength == strength, strength, ratio)
         kept.append((_XYDEAS(ratio, _alignment(source_angle, angle)) * source_strength).sum(dim=(1, 2, 3)))
         weight.append(source_strength.sum(dim=(1, 2, 3)))
     total = weight[0] + weight[1]
     black = total == 0
-    return Result((kept[0] + kept[1]) / guarded(total, black), ((black, "neither source has an edge"),))
+    share = _XYDEAS.scale * (kept[0] + kept[1]) / guarded(total, black)
+    return Result(share, ((black, "neither source has an edge"),))
 
 
 def _zheng_qabf(frame: Frame, convention: str) -> Result:
@@ -120,7 +125,7 @@ def _zheng_qabf(frame: Frame, convention: str) -> Result:
         if convention == "zheng":
             preserved = _ZHENG(ratio, _folded(source_angle, angle))
         else:
-            preserved = _XYDEAS(ratio, _alignment(source_angle, angle))
+            preserved = _XYDEAS.scale * _XYDEAS(ratio, _alignment(source_angle, angle))
         kept.append(preserved * source_strength)
         weight.append(source_strength)
     if convention == "zheng":
@@ -128,12 +133,14 @@ def _zheng_qabf(frame: Frame, convention: str) -> Result:
     return Result((kept[0] + kept[1]).sum(dim=(1, 2, 3)) / (weight[0] + weight[1]).sum(dim=(1, 2, 3)))
 
 
-def _mirrored_edges(image: Grey) -> _Edges:
-    """Edges in levels, where the border is mirrored; the angle is against the vertical, 0 where there is no edge."""
-    slope = image.once(gradient, "reflect")
-    level = slope.y.abs() < 1e-6
-    angle = torch.atan(slope.x / slope.y.masked_fill(level, 1.0))
-    return _Edges(slope.magnitude / 8, torch.where(level, slope.x.sign() * _RIGHT_ANGLE, angle))
+def _mirrored(image: Grey) -> Gradient:
+    return sobel(image.levels, "reflect")
+
+
+def _angle_from_vertical(x: Tensor, y: Tensor) -> Tensor:
+    """Angle of a line in [-π/2, π/2], 0 where there is no gradient."""
+    none = torch.maximum(x.abs(), y.abs()) < 1e-6
+    return torch.atan2(torch.where(y < 0, -x, x), torch.where(none, 1.0, y.abs()))
 
 
 _STRONG = 2.0  # levels
@@ -151,21 +158,28 @@ def nabf(frame: Frame, convention: str) -> Result:
     """
     if convention == "tang":
         frame = Frame(infrared=frame.visible, visible=frame.fused, fused=frame.infrared)
-    strength, angle = frame.fused.once(_mirrored_edges)
-    sources = [source.once(_mirrored_edges) for source in frame.sources]
-    added = (strength > sources[0].strength) & (strength > sources[1].strength)
+    fused, *sources = (image.once(_mirrored) for image in (frame.fused, *frame.sources))
+    added = (fused.magnitude > sources[0].magnitude) & (fused.magnitude > sources[1].magnitude)
+    # Only the added edges are looked at, often few.
+    places = added.flatten().nonzero()[:, 0]
+    counts: list[int] = added.flatten(1).sum(dim=1).tolist()
+
+    def there(maps: Tensor) -> Tensor:
+        return maps.flatten().index_select(0, places)
+
+    angle = _angle_from_vertical(there(fused.x), there(fused.y))
     noise: list[Tensor] = []
     weight: list[Tensor] = []
     for source in sources:
-        ratio = (source.strength / guarded(strength, ~added)).masked_fill(~added, 0.0)
-        preserved = _KUMAR(ratio, _folded(source.angle, angle)).sqrt()
-        weak = source.strength < _STRONG
-        own = (
-            source.strength.masked_fill(weak, 1.0)
-            .pow(1.5)
-            .masked_fill(weak, 0.0 if convention == "ivif_zoo" else 0.001)
-        )
-        noise.append(((1 - preserved) * own).masked_fill(~added, 0.0).sum(dim=(1, 2, 3)))
+        strength = source.magnitude / 8
+        weak = strength < _STRONG
+        safe = torch.where(weak, 1.0, strength)
+        own = torch.where(weak, 0.0 if convention == "ivif_zoo" else 0.001, safe * safe.sqrt())
+        ratio = there(source.magnitude) / there(fused.magnitude)
+        alignment = _folded(_angle_from_vertical(there(source.x), there(source.y)), angle)
+        preserved = (_KUMAR.scale * _KUMAR(ratio, alignment)).sqrt()
+        parts = torch.split((1 - preserved) * there(own), counts)
+        noise.append(torch.stack([part.sum() for part in parts]))
         weight.append(own.sum(dim=(1, 2, 3)))
     total = weight[0] + weight[1]
     none = total == 0

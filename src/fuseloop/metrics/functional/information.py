@@ -20,8 +20,9 @@ Labels = Callable[[Grey], Tensor]
 
 
 def levels(image: Grey) -> Tensor:
-    """Whole levels, B×HW, int64."""
-    return torch.floor(image.levels.detach() + 0.5).flatten(1).long()
+    """Whole levels, B×HW, int32."""
+    own = image.levels.detach().flatten(1)
+    return (own if image.quantized else torch.floor(own + 0.5)).int()
 
 
 def _saturated(image: Grey) -> Tensor:
@@ -35,7 +36,7 @@ def _stretched(image: Grey) -> Tensor:
     Stretching gives every level a bin of its own, as before: only what confuses the axes of a joint histogram sees it.
     """
     own = image.once(levels)
-    low, high = (bound[:, None] for bound in torch.aminmax(own, dim=1))
+    low, high = own.amin(dim=1, keepdim=True), own.amax(dim=1, keepdim=True)
     span = (high - low).clamp_min(1)
     return torch.where(high > low, (510 * (own - low) + span) // (2 * span), own)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fuseloop.metrics.functional.frame import Frame, Grey, Result, metric
-from fuseloop.metrics.functional.windows import gradient, guarded, is_flat, safe_sqrt
+from fuseloop.metrics.functional.windows import guarded, is_flat, safe_sqrt, sobel
 
 _PIXELS = (1, 2, 3)
 
@@ -75,7 +75,7 @@ def ag(frame: Frame, convention: str) -> Result:
 def ei(frame: Frame, convention: str) -> Result:
     """Edge intensity: mean Sobel gradient of the fused image in levels, its border repeated; higher is better."""
     border = "constant" if convention == "ivif_zoo" else "replicate"
-    return Result(frame.fused.once(gradient, border).magnitude.mean(dim=_PIXELS))
+    return Result(sobel(frame.fused.levels, border).magnitude.mean(dim=_PIXELS))
 
 
 def _errors(frame: Frame) -> tuple[Tensor, Tensor]:
@@ -196,31 +196,32 @@ def scd(frame: Frame, convention: str) -> Result:
 _STEPS = ((0, 1, 1.0), (1, 0, 1.0), (1, 1, math.sqrt(0.5)), (1, -1, math.sqrt(0.5)))  # down, right, weight
 
 
-def _differences(image: Grey) -> tuple[Tensor, ...]:
-    """Absolute differences of neighbours along the rows, the columns and both diagonals; flat maps B×n."""
+def _squared_differences(image: Grey) -> tuple[Tensor, ...]:
+    """Squared differences of neighbours along the columns, the rows and both diagonals, B×1×h×w each."""
     levels = image.levels
     height, width = levels.shape[-2:]
     maps: list[Tensor] = []
     for down, right, _ in _STEPS:
         here = levels[..., : height - down, max(-right, 0) : width - max(right, 0)]
         there = levels[..., down:, max(right, 0) : width - max(-right, 0)]
-        maps.append((there - here).abs().flatten(1))
+        maps.append((there - here).square())
     return tuple(maps)
 
 
-def _frequency(differences: tuple[Tensor, ...]) -> Tensor:
-    """Weighted sum of the squared differences, (B,)."""
-    pairs = zip(_STEPS, differences, strict=True)
-    return torch.stack([weight * difference.square().sum(dim=1) for (_, _, weight), difference in pairs]).sum(dim=0)
+def _frequency(squares: tuple[Tensor, ...]) -> Tensor:
+    """Their weighted sum, (B,)."""
+    return torch.stack(
+        [weight * square.sum(dim=_PIXELS) for (_, _, weight), square in zip(_STEPS, squares, strict=True)]
+    ).sum(dim=0)
 
 
 @metric("zheng", minimum_side=2)
 def qsf(frame: Frame, convention: str) -> Result:
     """Spatial frequency of the fused image relative to the sources', ≥ -1, best at 0 (Zheng et al. 2007).
 
-    Differences along rows, columns and both diagonals; the larger one of the sources counts. Negative is too smooth.
+    Differences along rows, columns and both diagonals; of the sources the larger one counts. Negative is too smooth.
     """
-    infrared, visible, fused = (image.once(_differences) for image in frame)
+    infrared, visible, fused = (image.once(_squared_differences) for image in frame)
     wanted = _frequency(tuple(torch.maximum(a, b) for a, b in zip(infrared, visible, strict=True)))
     none = wanted == 0
     ratio = safe_sqrt(_frequency(fused) / guarded(wanted, none))

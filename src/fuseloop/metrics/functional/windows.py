@@ -127,18 +127,13 @@ def sobel(levels: Tensor, border: str = "constant") -> Gradient:
     padded = F.pad(levels, (1, 1, 1, 1), mode=border)
     difference, smooth = (-1.0, 0.0, 1.0), (1.0, 2.0, 1.0)
     x, y = window(padded, difference, smooth), window(padded, smooth, difference)
-    return Gradient(x, y, safe_sqrt(x * x + y * y))
-
-
-def gradient(image: Grey, border: str) -> Gradient:
-    """Sobel gradient of an image; see `sobel`."""
-    return sobel(image.levels, border)
+    return Gradient(x, y, safe_sqrt(torch.addcmul(x * x, y, y)))
 
 
 def is_flat(values: Tensor) -> Tensor:
     """Which of B×1×H×W are constant, (B,) bool."""
-    low, high = torch.aminmax(values.detach().flatten(1), dim=1)
-    return low == high
+    values = values.detach()
+    return values.amin(dim=(1, 2, 3)) == values.amax(dim=(1, 2, 3))  # quicker than both ends in one pass
 
 
 def guarded(denominator: Tensor, zero: Tensor) -> Tensor:
