@@ -189,7 +189,7 @@ def qncie(frame: Frame, convention: str) -> Result:
         related = [bits / 8 for bits in (visible.once(_mutual, infrared), *_with_sources(frame))]
         if convention != "default":
             causes = _flat_unless_black(frame)
-    sources, first, second = (value.detach().double().cpu() for value in related)
+    sources, first, second = (value.detach().cpu().double() for value in related)
     one = torch.ones_like(sources)
     matrix = torch.stack([one, sources, first, sources, one, second, first, second, one], dim=1).reshape(-1, 3, 3)
     shares = (torch.linalg.eigvalsh(matrix) / 3).clamp_min(0)
