@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from fuseloop.metrics.functional.frame import Frame, Grey, Result, metric
-from fuseloop.metrics.functional.statistics import correlation, flat_images
-from fuseloop.metrics.functional.windows import guarded
+from fuseloop.metrics.functional.statistics import correlation
+from fuseloop.metrics.functional.windows import flat_images, flat_unless_black, guarded
 
 _BINS = 256
 Labels = Callable[[Grey], Tensor]
@@ -162,14 +162,6 @@ def te(frame: Frame, convention: str) -> Result:
     return Result(infrared + visible - fused)
 
 
-def _flat_unless_black(frame: Frame) -> tuple[tuple[Tensor, str], ...]:
-    """Flat images that Zheng's stretching divides by 0; black ones it leaves alone."""
-    return tuple(
-        (cause & (image.levels.flatten(1)[:, 0] > 0), text)
-        for (cause, text), image in zip(flat_images(frame), frame, strict=True)
-    )
-
-
 @metric(
     zheng="undefined where an image is flat, unless it is black",
     yuliu="undefined where an image is flat, unless it is black",
@@ -188,7 +180,7 @@ def qncie(frame: Frame, convention: str) -> Result:
     else:
         related = [bits / 8 for bits in (visible.once(_mutual, infrared), *_with_sources(frame))]
         if convention != "default":
-            causes = _flat_unless_black(frame)
+            causes = flat_unless_black(frame)
     sources, first, second = (value.detach().cpu().double() for value in related)
     one = torch.ones_like(sources)
     matrix = torch.stack([one, sources, first, sources, one, second, first, second, one], dim=1).reshape(-1, 3, 3)
@@ -226,7 +218,7 @@ def qte(frame: Frame, convention: str) -> Result:
     total = infrared.once(_entropy) ** q + visible.once(_entropy) ** q
     total = total + visible.once(_tsallis, infrared, q, swapped)
     none = total == 0
-    causes = _flat_unless_black(frame) if swapped else ()
+    causes = flat_unless_black(frame) if swapped else ()
     return Result(shared / guarded(total, none), (*causes, (none, "both sources are flat")))
 
 
@@ -238,4 +230,4 @@ def qte_cvejic(frame: Frame, convention: str) -> Result:
     """
     fused = frame.fused
     shared = [fused.once(_tsallis, source, 1.85, True) for source in frame.sources]
-    return Result(shared[0] + shared[1], _flat_unless_black(frame))
+    return Result(shared[0] + shared[1], flat_unless_black(frame))

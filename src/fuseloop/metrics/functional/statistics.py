@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fuseloop.metrics.functional.frame import Frame, Grey, Result, metric
-from fuseloop.metrics.functional.windows import guarded, is_flat, safe_sqrt, sobel
+from fuseloop.metrics.functional.windows import flat, flat_images, guarded, is_flat, safe_sqrt, sobel
 
 _PIXELS = (1, 2, 3)
 
@@ -140,11 +140,6 @@ def centred(image: Grey) -> Tensor:
     return image.levels - image.levels.mean(dim=_PIXELS, keepdim=True)
 
 
-def flat(image: Grey) -> Tensor:
-    """Which images of the batch are constant, (B,) bool."""
-    return is_flat(image.levels)
-
-
 def pearson(x: Tensor, y: Tensor, constant: Tensor) -> Tensor:
     """Correlation of two centred B×1×H×W, (B,); 0 where one of them is known to be constant."""
     shared = (x * y).sum(dim=_PIXELS)
@@ -156,13 +151,6 @@ def pearson(x: Tensor, y: Tensor, constant: Tensor) -> Tensor:
 def correlation(x: Grey, y: Grey) -> Tensor:
     """Pearson correlation of two images, (B,); 0 where one of them is flat."""
     return pearson(x.once(centred), y.once(centred), x.once(flat) | y.once(flat))
-
-
-def flat_images(frame: Frame) -> tuple[tuple[Tensor, str], ...]:
-    """The causes of what is undefined as soon as one image is flat."""
-    return tuple(
-        (image.once(flat), f"the {name} image is flat") for name, image in zip(frame._fields, frame, strict=True)
-    )
 
 
 @metric("cddfuse", "tang", "ivif_zoo")

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from fuseloop.metrics.functional.frame import Grey
+from fuseloop.metrics.functional.frame import Frame, Grey
 
 Kernel = tuple[float, ...]  # one axis of a separable window
 
@@ -134,6 +134,26 @@ def is_flat(values: Tensor) -> Tensor:
     """Which of B×1×H×W are constant, (B,) bool."""
     values = values.detach()
     return values.amin(dim=(1, 2, 3)) == values.amax(dim=(1, 2, 3))  # quicker than both ends in one pass
+
+
+def flat(image: Grey) -> Tensor:
+    """Which images of a batch are constant, (B,) bool; to be remembered with `once`."""
+    return is_flat(image.levels)
+
+
+def flat_images(frame: Frame) -> tuple[tuple[Tensor, str], ...]:
+    """The causes of what is undefined as soon as one of the three images is flat."""
+    return tuple(
+        (image.once(flat), f"the {name} image is flat") for name, image in zip(frame._fields, frame, strict=True)
+    )
+
+
+def flat_unless_black(frame: Frame) -> tuple[tuple[Tensor, str], ...]:
+    """The causes of what Zheng's stretching divides by 0: flat images; but black ones it leaves alone."""
+    return tuple(
+        (cause & (image.levels[:, 0, 0, 0] > 0), text)
+        for (cause, text), image in zip(flat_images(frame), frame, strict=True)
+    )
 
 
 def guarded(denominator: Tensor, zero: Tensor) -> Tensor:
