@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -14,7 +15,7 @@ import pytest
 from fuseloop.fusers.weights import find_weights
 from fuseloop.pairs.images import read_image
 from tools import bad_input
-from tools.bad_input import CASES, FILE, FOLDER, Ran
+from tools.bad_input import CASES, FILE, FOLDER, SCORE_CASES, Ran
 
 
 @pytest.fixture(autouse=True)
@@ -34,6 +35,34 @@ def test_bad_input(case):
     assert "Traceback" not in ran.errors
     for path in ran.new:
         assert read_image(path).pixels.shape == (bad_input.HEIGHT, bad_input.WIDTH, 3)
+
+
+@pytest.mark.parametrize("case", SCORE_CASES, ids=lambda case: case.title.replace(" ", "-"))
+def test_bad_input_to_score(case):
+    ran = bad_input.run(case)
+    assert case.says in ran.errors + ran.output
+    assert ran.code == case.code
+    assert ran.lost == []
+    assert tuple(ran.new) == case.new
+    assert "Traceback" not in ran.errors
+    for path in ran.new:
+        methods = json.loads(Path(path).read_text("utf-8"))["methods"]
+        assert any(method["frames"] for method in methods.values()), "what could be scored is written"
+
+
+def test_ctrl_c_keeps_the_scores_of_finished_frames():
+    ran = bad_input.run_score_interrupted()
+    assert (ran.code, ran.lost, ran.new) == (130, [], ["s.json"])
+    assert "Traceback" not in ran.errors
+    said = re.search(r"interrupted: (\d+) of 200 frames were scored", ran.errors)
+    assert said
+    document = json.loads(Path("s.json").read_text("utf-8"))
+    frames = document["methods"]["mine"]["frames"]
+    assert len(frames) == int(said[1]) >= 3
+    reasons = {failure["frame"]: failure["reason"] for failure in document["failed"]}
+    assert len(reasons) == 200 - len(frames)
+    assert "broken or truncated" in reasons.pop("5")
+    assert set(reasons.values()) == {"not scored, because of an interruption"}
 
 
 @contextmanager
@@ -121,7 +150,7 @@ def test_ctrl_c_keeps_what_is_finished_and_the_same_command_continues():
 
 def test_the_page_in_the_docs_has_every_case():
     page = bad_input.PAGE.read_text(encoding="utf-8")
-    for case in CASES:
+    for case in [*CASES, *SCORE_CASES]:
         assert re.search(rf"^\| {re.escape(case.title)} \| .+ \| {case.code} \| .+ \|$", page, re.MULTILINE), case.title
 
 

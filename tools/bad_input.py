@@ -39,6 +39,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "bad-input.md"
 HEIGHT, WIDTH = 24, 32
 FILE = "fuse --infrared ir.png --visible vis.png --out fused.png"
 FOLDER = "fuse --infrared thermal --visible colour --out fused"
+SCORE = "score --infrared thermal --visible colour --fused mine --metrics en,mse --json s.json"
 VIDEO = "fuse --infrared ir.mp4 --visible vis.mp4 --out fused.mp4"
 
 
@@ -297,6 +298,112 @@ CASES = [
 ]
 
 
+def fused(spoil: Callable[[], object] = lambda: None) -> Callable[[], object]:
+    """What two methods made of the good pairs, before something is spoilt."""
+
+    def act() -> None:
+        for method in ("mine", "theirs"):
+            shutil.copytree("colour", method)
+        spoil()
+
+    return act
+
+
+SCORE_CASES = [
+    Case(
+        "folders that do not match",
+        fused(lambda: rename_all("mine")),
+        SCORE,
+        "no image of mine has the same name as a pair of thermal and colour: other_a, other_b, other_c against a, b, c",
+    ),
+    Case(
+        "sources that do not match",
+        fused(lambda: rename_all("thermal")),
+        SCORE,
+        "no image of thermal has the same name as one of colour: other_a, other_b, other_c against a, b, c",
+    ),
+    Case(
+        "some images without a partner",
+        fused(lambda: (Path("mine/b.png").rename("mine/d.png"), Path("thermal/c.png").unlink())),
+        SCORE,
+        "no partner: mine/d.png",
+        code=1,
+        new=("s.json",),
+    ),
+    Case(
+        "one of two methods lacks a frame",
+        fused(lambda: Path("theirs/b.png").unlink()),
+        SCORE + " --fused theirs",
+        "no partner: b: there is no fused image of theirs",
+        code=1,
+        new=("s.json",),
+    ),
+    Case(
+        "a fused image that cannot be read",
+        fused(lambda: truncate("mine/b.png")),
+        SCORE,
+        "failed: b: mine/b.png: is broken or truncated",
+        code=1,
+        new=("s.json",),
+    ),
+    Case(
+        "a source that cannot be read",
+        fused(text("thermal/b.png")),
+        SCORE + " --fused theirs",
+        "failed: b: thermal/b.png: is not a PNG",
+        code=1,
+        new=("s.json",),
+    ),
+    Case(
+        "no image that can be read",
+        fused(lambda: [truncate(f"mine/{name}.png") for name in "abc"]),
+        SCORE,
+        "failed: c: mine/c.png: is broken",
+    ),
+    Case(
+        "different sizes",
+        fused(lambda: save("mine/a.png", np.zeros((HEIGHT, WIDTH + 8), np.uint8))),
+        SCORE,
+        "failed: a: infrared is 32×24, visible is 32×24, mine is 40×24; scores need one size",
+        code=1,
+        new=("s.json",),
+    ),
+    Case(
+        "a 16-bit image without levels",
+        fused(lambda: save("thermal/a.png", np.full((HEIGHT, WIDTH), 7000, np.uint16))),
+        SCORE,
+        "failed: a: thermal/a.png: is a 16-bit image",
+        code=1,
+        new=("s.json",),
+    ),
+    Case("unknown levels", fused(), SCORE + " --levels best", "levels 'best' are unknown"),
+    Case("unknown convention", fused(), SCORE + " --convention cdfuse", "did you mean 'cddfuse'?"),
+    Case("unknown metric", fused(), SCORE.replace("mse", "qapf"), "did you mean 'qabf'?"),
+    Case("unknown baseline", fused(), SCORE + " --baseline vfn", "--baseline vfn is none of the methods mine"),
+    Case("a missing folder", lambda: None, SCORE, "mine: does not exist"),
+    Case("an empty folder", lambda: Path("mine").mkdir(), SCORE, "mine: holds no images"),
+    Case(
+        "an empty folder of one of two methods",
+        fused(lambda: shutil.rmtree("mine") or Path("mine").mkdir()),
+        SCORE + " --fused theirs",
+        "no partner: mine: holds no images",
+        code=1,
+        new=("s.json",),
+    ),
+    Case(
+        "two methods of one name",
+        lambda: shutil.copytree("colour", "other/mine"),
+        SCORE + " --fused other/mine",
+        "NAME=other/mine",
+    ),
+    Case("a folder and a file", fused(), SCORE.replace("colour", "vis.png"), "give two of a kind"),
+    Case("videos", save_videos, "score --infrared ir.mp4 --visible vis.mp4 --fused vis.mp4", "ir.mp4 is a video"),
+    Case("an output that exists", fused(text("s.json")), SCORE, "s.json: exists already and was kept"),
+    Case("an output in a folder that is missing", fused(), SCORE.replace("s.json", "new/s.json"), "make it first"),
+    Case("one file for two outputs", fused(), SCORE + " --csv s.json", "give each its own file"),
+]
+
+
 def run(case: Case) -> Ran:
     """Spoils the good pairs in the working directory, which must be empty, and runs the command there."""
     make_good_pairs()
@@ -350,6 +457,29 @@ def run_interrupted() -> Ran:
     return watch(interrupt)
 
 
+def run_score_interrupted() -> Ran:
+    """Sends a command that scores what Ctrl-C sends, after it has complained about one of many frames."""
+    make_good_pairs()
+    rng = np.random.default_rng(0)
+    for folder in ("thermal", "colour", "mine"):
+        shutil.rmtree(folder, ignore_errors=True)
+        Path(folder).mkdir()
+        for index in range(200):
+            save(f"{folder}/{index}.png", rng.integers(0, 256, (96, 128), np.uint8))
+    truncate("mine/5.png")
+
+    def interrupt() -> tuple[int, str, str]:
+        command = [Path(sys.executable).with_name("fuseloop"), *SCORE.replace("en,mse", "vif,qabf,mi").split()]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        with subprocess.Popen(command, text=True, **pipes) as process:
+            complaint = process.stderr.readline()
+            process.send_signal(signal.SIGINT)
+            output, errors = process.communicate(timeout=60)
+        return process.returncode, output, complaint + errors
+
+    return watch(interrupt)
+
+
 def watch(act: Callable[[], tuple[int, str, str]]) -> Ran:
     """Says how a command ended, and what it did to the files below the working directory."""
     before = contents()
@@ -380,28 +510,41 @@ HEAD = """# Bad input
 
 Made by `python tools/bad_input.py`; the tests run the same cases. In every one, the files that were there before are
 untouched, and nothing is left half-written.
-
+"""
+COLUMNS = """
 | what is bad | what the command says | exit code | what it leaves |
 |---|---|---|---|
 """
 
 
 def row(title: str, ran: Ran) -> str:
-    """A line of the page. Times are left out, because they differ from run to run."""
-    said = [line for line in (ran.errors + ran.output).splitlines() if line]
+    """A line of the page. Times are left out, because they differ from run to run, and so are tables of scores."""
+    said = [
+        line
+        for line in (ran.errors + ran.output).splitlines()
+        if line and not re.match(r"[┏┃┡│├└]|Convention |Mean ranks |Frames on", line)
+    ]
     message = re.sub(r"[\d.]+ (s|a second)\b", r"… \1", "<br>".join(said)).replace("|", "\\|")
     leaves = "nothing" if not ran.new else ", ".join(ran.new) if len(ran.new) < 5 else f"{len(ran.new)} whole images"
     return f"| {title} | {message} | {ran.code} | {leaves} |\n"
 
 
 def main() -> None:
-    lines = []
     trials = [(case.title, partial(run, case)) for case in CASES]
     trials += [("full disk", run_on_full_disk), ("Ctrl-C in the middle of a folder", run_interrupted)]
+    score_trials = [(case.title, partial(run, case)) for case in SCORE_CASES]
+    score_trials.append(("Ctrl-C in the middle of a folder", run_score_interrupted))
+    page = HEAD + "\n## Fusing\n" + table(trials) + "\n## Scoring\n" + table(score_trials)
+    PAGE.write_text(page, encoding="utf-8")
+
+
+def table(trials: list[tuple[str, Callable[[], Ran]]]) -> str:
+    """Runs every trial in a working directory of its own."""
+    lines = []
     for title, trial in trials:
         with empty_working_directory():
             lines.append(row(title, trial()))
-    PAGE.write_text(HEAD + "".join(lines), encoding="utf-8")
+    return COLUMNS + "".join(lines)
 
 
 if __name__ == "__main__":

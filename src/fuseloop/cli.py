@@ -223,10 +223,10 @@ def score(
     kind = _kind_of_all(infrared, visible, *methods.values())
     if kind == "video":
         raise ConfigurationError(f"{infrared} is a video; scores are taken from images, so give folders of its frames")
-    outputs = [path for path in (json, csv) if path is not None]
-    for output in outputs:
-        check_target(output, overwrite=overwrite)
-    if len(set(outputs)) < len(outputs):
+    for output in (json, csv):
+        if output is not None:
+            check_target(output, overwrite=overwrite)
+    if json is not None and json == csv:
         raise ConfigurationError(f"--json and --csv are both {json}; give each its own file")
     if baseline is not None and baseline not in methods:
         raise ConfigurationError(f"--baseline {baseline} is none of the methods {', '.join(methods)}")
@@ -254,11 +254,14 @@ def score(
     scores = Scores.of(plan, outcomes, convention, mapping)
     if scores.evaluations:
         _print_scores(scores, baseline)
-        if json is not None:
-            write_json(json, scores, overwrite=overwrite)
-        if csv is not None:
-            write_csv(csv, scores, overwrite=overwrite)
-        said += "".join(f"\nwrote {output}" for output in outputs)
+        for path, write in ((json, write_json), (csv, write_csv)):
+            if path is not None:
+                try:
+                    write(path, scores, overwrite=overwrite)
+                    said += f"\nwrote {path}"
+                except ImageError as error:  # what another file can hold is not lost
+                    _say("error", str(error))
+                    code = max(code, PARTLY)
     print(said)
     return code
 

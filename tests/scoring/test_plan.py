@@ -78,7 +78,7 @@ class TestFolders:
         plan = plan_folders(folders / "ir", folders / "vis", {"none": folders / "none", "1": folders / "one"})
         assert [list(job.fused) for job in plan.jobs] == [["1"]] * 3
         assert plan.methods == ("none", "1")
-        assert f"{folders}/none: holds no images; check the path" in plan.unmatched
+        assert plan.unmatched == [f"{folders}/none: holds no images; check the path"]
 
     def test_suffixes_do_not_count_and_fused_images_may_be_called_as_fuse_writes_them(self, folders: Path):
         for name in "abc":

@@ -95,13 +95,13 @@ def plan_folders(
     """
     pairing = pair_folders(infrared, visible, infrared_suffix=suffixes[0], visible_suffix=suffixes[1])
     jobs = [Job(pair.name, pair.infrared, pair.visible, {}) for pair in pairing.pairs]
-    problems: list[PairError] = []
+    problems: dict[str, PairError] = {}  # of methods that have no frame at all
     idle = dict.fromkeys(pairing.unpaired)  # a dictionary keeps the order
     for method, folder in fused.items():
         try:
             files = _by_stem(list_images(folder))
         except PairError as problem:
-            problems.append(problem)
+            problems[method] = problem
             continue
         idle |= dict.fromkeys(files.values())
         for job in jobs:
@@ -110,22 +110,20 @@ def plan_folders(
             if found is not None:
                 job.fused[method] = found
         if not any(method in job.fused for job in jobs):
-            problems.append(
-                PairError(
-                    f"no image of {folder} has the same name as a pair of {infrared} and {visible}: "
-                    f"{some_names(files)} against {some_names(job.name for job in jobs)}; "
-                    "rename them, or say by --suffix how the names end"
-                )
+            problems[method] = PairError(
+                f"no image of {folder} has the same name as a pair of {infrared} and {visible}: "
+                f"{some_names(files)} against {some_names(job.name for job in jobs)}; "
+                "rename them, or say by --suffix how the names end"
             )
     if not any(job.fused for job in jobs):
-        raise problems[0]
+        raise next(iter(problems.values()))
     used = {path.absolute() for job in jobs for path in (job.infrared, job.visible, *job.fused.values())}
     unmatched = [str(path) for path in idle if path.absolute() not in used]
     for job in jobs:
-        lacking = [method for method in fused if method not in job.fused]
+        lacking = [method for method in fused if method not in job.fused and method not in problems]
         if lacking:
             unmatched.append(f"{job.name}: there is no fused image" + (f" of {', '.join(lacking)}" * (len(fused) > 1)))
-    return Plan(tuple(fused), [job for job in jobs if job.fused], [*map(str, problems), *unmatched])
+    return Plan(tuple(fused), [job for job in jobs if job.fused], [*map(str, problems.values()), *unmatched])
 
 
 def usable_cores() -> int:
