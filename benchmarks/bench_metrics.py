@@ -1,0 +1,96 @@
+"""How long metrics of fusion quality take.
+
+A 640×480 synthetic pair and its pixel maximum, as 8-bit grey images in memory, are scored by `score_frame` in float64:
+many metrics in one call, and each alone. torchmetrics scores the same images, both sources, in float64. One thread;
+processor time, the median of all rounds but the first; the allocator of the system as it is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fuseloop.datasets.synthetic import generate
+from fuseloop.metrics import METRICS, metrics_of, score_frame, to_grey
+
+HEIGHT, WIDTH = 480, 640
+ROUNDS = 7
+TWELVE = ("en", "sd", "sf", "ag", "mi", "scd", "vif", "qabf", "ssim", "cc", "mse", "psnr")
+SLOW = ("fmi_pixel", "fmi_gradient", "fmi_dct", "qp")
+SUITE = tuple(key for key in metrics_of("default") if key not in SLOW)
+KEYS = {
+    "metrics.seconds_twelve": f"{' '.join(METRICS[key].name for key in TWELVE)} of a pair, default",
+    "metrics.seconds_twelve_cddfuse": "the same as CDDFuse has them",
+    "metrics.seconds_suite": f"all {len(SUITE)} metrics with a default definition but FMI and Qp",
+    "metrics.faster_than_torchmetrics": "times as fast as torchmetrics: VIF and SSIM of both sources",
+    **{f"metrics.ms_{key}": f"milliseconds, {METRICS[key].name} alone" for key in metrics_of("default")},
+}
+
+Pixels = NDArray[np.uint8]
+
+
+def run() -> dict[str, float]:
+    """All figures of `KEYS`, measured in a process of its own with one thread."""
+    command = [sys.executable, "-m", "benchmarks.bench_metrics"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    folder = Path(__file__).parents[1]
+    answer = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=folder, env=environment)
+    figures: dict[str, float] = json.loads(answer.stdout)
+    return figures
+
+
+def measure(height: int = HEIGHT, width: int = WIDTH, rounds: int = ROUNDS) -> dict[str, float]:
+    """All figures of `KEYS`."""
+    scene = generate(0, height, width)
+    infrared, visible = scene.infrared, to_grey(scene.visible)
+    images = infrared, visible, np.maximum(infrared, visible)
+    sides: dict[str, Callable[[], object]] = {
+        "twelve": partial(score_frame, *images, metrics=TWELVE),
+        "cddfuse": partial(score_frame, *images, metrics=TWELVE, convention="cddfuse"),
+        "suite": partial(score_frame, *images, metrics=SUITE),
+        "ours": partial(score_frame, *images, metrics=("vif", "ssim")),
+        "torchmetrics": partial(score_by_torchmetrics, *images),
+        **{key: partial(score_frame, *images, metrics=(key,)) for key in metrics_of("default")},
+    }
+    seconds: dict[str, list[float]] = {side: [] for side in sides}
+    for _ in range(1 + rounds):
+        for side, score in sides.items():
+            start = time.process_time()
+            score()
+            seconds[side].append(time.process_time() - start)
+    median = {side: statistics.median(values[1:]) for side, values in seconds.items()}
+    return {
+        "metrics.seconds_twelve": median["twelve"],
+        "metrics.seconds_twelve_cddfuse": median["cddfuse"],
+        "metrics.seconds_suite": median["suite"],
+        "metrics.faster_than_torchmetrics": median["torchmetrics"] / median["ours"],
+        **{f"metrics.ms_{key}": 1000 * median[key] for key in metrics_of("default")},
+    }
+
+
+@torch.inference_mode()
+def score_by_torchmetrics(infrared: Pixels, visible: Pixels, fused: Pixels) -> None:
+    """VIF and SSIM of both sources."""
+    from torchmetrics.functional.image import structural_similarity_index_measure, visual_information_fidelity
+
+    made = torch.from_numpy(fused.astype(np.float64))[None, None]
+    for source in (infrared, visible):
+        wanted = torch.from_numpy(source.astype(np.float64))[None, None]
+        visual_information_fidelity(made, wanted)
+        structural_similarity_index_measure(made, wanted, data_range=255.0)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    json.dump(measure(), sys.stdout)
