@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import struct
+import zlib
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -14,9 +16,9 @@ import pytest
 
 from fuseloop.errors import ImageError
 from fuseloop.metrics.evaluate import Evaluation
-from fuseloop.pairs.images import Picture, read_image
+from fuseloop.pairs.images import Picture, read_image, write_image
 from fuseloop.reports import score
-from fuseloop.reports.score import ScoredImages, check_score_report, shown, thumbnail, write_score_report
+from fuseloop.reports.score import ScoredImages, check_score_report, is_plain_png, shown, thumbnail, write_score_report
 from tests.reports.conftest import FRAMES, METHODS, evaluation, evaluations, images
 
 VOID = {"meta", "link", "img", "input", "br", "hr"}
@@ -215,6 +217,34 @@ class TestImages:
             for slot, path in (("visible", scored.visible[name]), ("method-03", scored.fused[METHODS[2]][name])):
                 copy = read_image(report.parent / "images" / number / f"{slot}.png")
                 np.testing.assert_array_equal(copy.pixels, read_image(path).pixels)
+
+    def test_plain_files_are_copied_byte_by_byte_and_others_written_anew(self, tmp_path):
+        pixels = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
+        write_image(tmp_path / "plain.png", Picture(pixels))
+        plain = (tmp_path / "plain.png").read_bytes()
+        assert is_plain_png(plain)
+        for name, other in (
+            ("alpha.png", Picture(pixels, pixels[..., 0])),
+            ("deep.png", Picture(pixels * np.uint16(9))),
+        ):
+            write_image(tmp_path / name, other)
+            assert not is_plain_png((tmp_path / name).read_bytes())
+        # A browser would follow this chunk, and show other levels than were scored.
+        gamma = struct.pack(">I4sII", 4, b"gAMA", 100_000, zlib.crc32(b"gAMA" + struct.pack(">I", 100_000)))
+        assert not is_plain_png(plain[:33] + gamma + plain[33:])
+        write_image(tmp_path / "photo.jpg", Picture(pixels))
+        for content in ((tmp_path / "photo.jpg").read_bytes(), plain[:40], b"", b"\x89PNG\r\n\x1a\n"):
+            assert not is_plain_png(content)
+
+    def test_files_of_other_formats_become_png(self, tmp_path):
+        pictures = images(tmp_path / "in", FRAMES[:3], METHODS[:1])
+        content = (read_image(pictures.infrared[FRAMES[0]]), tmp_path / "odd.tif")
+        write_image(content[1], content[0])
+        odd = ScoredImages({**pictures.infrared, FRAMES[0]: content[1]}, pictures.visible, pictures.fused)
+        page = write_score_report(tmp_path / "out", {METHODS[0]: evaluation(0, FRAMES[:3])}, odd, convention="default")
+        copy = page.parent / "images" / "0001" / "infrared.png"
+        assert is_plain_png(copy.read_bytes())
+        np.testing.assert_array_equal(read_image(copy).pixels, content[0].pixels)
 
     def test_thumbnails_are_small_and_look_the_same(self):
         pixels = np.random.default_rng(0).integers(0, 255, (6, 8, 3), np.uint8).repeat(100, 0).repeat(100, 1)

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.reports.conftest import FRAMES, KEYS, METHODS, evaluations
-from tools.browser import Page
+from tools import report_figure
+from tools.browser import Page, find_chromium
 
 HELPERS = """
 window.all = (selector) => [...document.querySelectorAll(selector)];
@@ -258,3 +260,24 @@ def test_a_complaint_of_a_page_is_noticed(page: Page, tmp_path: Path) -> None:
     page.run("1")
     assert any("missing is not defined" in problem for problem in page.problems)
     assert any("ERR_FILE_NOT_FOUND" in problem for problem in page.problems)
+
+
+class TestFigure:
+    """The picture of the documents, made by tools/report_figure.py."""
+
+    def test_it_is_made_by_the_command_that_stands_beside_it(self):
+        root = Path(report_figure.__file__).parents[1]
+        text = (root / "docs" / "score.md").read_text(encoding="utf-8")
+        assert "](figures/report.jpg)" in text
+        assert "python -m tools.report_figure docs/figures/report.jpg" in text
+
+    def test_the_command_draws_two_pages_beside_each_other(self, tmp_path, monkeypatch):
+        if find_chromium() is None:
+            pytest.skip("no Chromium is installed")
+        for name, value in {"SEEDS": (1, 2), "HEIGHT": 48, "WIDTH": 64, "METRICS": ("en", "qabf")}.items():
+            monkeypatch.setattr(report_figure, name, value)
+        report_figure.main(tmp_path / "figures" / "x.jpg")
+        with Image.open(tmp_path / "figures" / "x.jpg") as picture:
+            left, right = picture.crop((0, 0, 600, 800)), picture.crop((picture.width - 600, 0, picture.width, 800))
+            assert np.mean(left) > 200
+            assert np.mean(right) < 100

@@ -159,11 +159,13 @@ function drawProfile() {
   const axes = metrics.map((_, metric) => metric).filter((metric) => shown.has(metric));
   const canvas = find("#profile .canvas");
   const named = canvas.parentElement.clientWidth > 700;
-  const [left, right, bottom] = [26, named ? 150 : 26, 262];
+  const [left, right, room] = [26, named ? 150 : 26, 212];
   const width = Math.max(canvas.parentElement.clientWidth, left + right + 34 * (axes.length - 1));
   const gap = (width - left - right) / Math.max(1, axes.length - 1);
   const slanted = gap < 58;
-  const top = slanted ? 76 : 50;
+  const longest = Math.max(...axes.map((metric) => label(metric).length), 0);
+  const top = slanted ? 28 + 6 * longest : 50;
+  const bottom = top + room;
   const height = bottom + 26;
   const x = (place) => left + place * gap;
   const plot = draw("svg", {
@@ -230,12 +232,12 @@ function drawProfile() {
   });
   // Names at the right ends, pushed apart where lines end together.
   labels.sort((a, b) => a.y - b.y);
-  const room = Math.min(16, (bottom - top + 30) / Math.max(1, labels.length));
-  labels.forEach((one, index) => { if (index) one.y = Math.max(one.y, labels[index - 1].y + room); });
+  const pitch = Math.min(16, (bottom - top + 30) / Math.max(1, labels.length));
+  labels.forEach((one, index) => { if (index) one.y = Math.max(one.y, labels[index - 1].y + pitch); });
   const over = labels.length ? labels.at(-1).y - (bottom + 8) : 0;
   if (over > 0) {
     labels.at(-1).y -= over;
-    for (let index = labels.length - 2; index >= 0; index--) labels[index].y = Math.min(labels[index].y, labels[index + 1].y - room);
+    for (let index = labels.length - 2; index >= 0; index--) labels[index].y = Math.min(labels[index].y, labels[index + 1].y - pitch);
   }
   for (const one of labels) one.group.append(draw("text", { x: one.x, y: one.y + 4 }, short(one.name, 19)));
   canvas.replaceChildren(plot);
@@ -265,6 +267,7 @@ function drawDifferences() {
   const baseline = Number(find("#baseline").value);
   const others = [...methods.keys()].filter((method) => method !== baseline);
   const table = find("#differences table");
+  table.classList.toggle("dense", others.length > 4);
   const head = make("tr", {}, make("th", { scope: "col" }, "metric"));
   for (const method of others) {
     head.append(make("th", { scope: "col", colspan: 2, title: methods[method] },
