@@ -23,11 +23,6 @@ OTHERS = (
     "lightning_fabric",
     "rich",
     "torchmetrics",
-    "faster_coco_eval",
-    "py_sod_metrics",
-    "scipy",
-    "skimage",
-    "sklearn",
 )
 
 REPORT = """
