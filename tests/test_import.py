@@ -23,6 +23,11 @@ OTHERS = (
     "lightning_fabric",
     "rich",
     "torchmetrics",
+    "faster_coco_eval",
+    "py_sod_metrics",
+    "scipy",
+    "skimage",
+    "sklearn",
 )
 
 REPORT = """

@@ -66,6 +66,16 @@ def test_what_the_dependencies_need_is_followed_through_their_extras():
     assert "aiohttp" not in licences.needed_by(["fsspec"])
 
 
+def test_a_licence_that_only_its_file_names_is_read_there():
+    assert licences.licence_of("faster-coco-eval") == "Apache License Version 2.0"
+
+
+@pytest.mark.parametrize("name", ["torchvision", "opencv-python", "pycocotools"])
+def test_no_dependency_brings_what_is_not_wanted(name):
+    """torchvision does not import beside every torch; two wheels of OpenCV overwrite each other."""
+    assert name not in licences.needed_by(USERS)
+
+
 def test_a_refused_licence_fails_the_command(monkeypatch, capsys):
     monkeypatch.setattr(licences, "licence_of", lambda name: "GPL-3.0-only" if name == "rich" else "MIT")
     assert licences.main(["--check"]) == 1

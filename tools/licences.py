@@ -4,7 +4,7 @@
     python tools/licences.py --check    fail when a dependency has a licence that is not accepted
 
 What a package is for comes from its comment in pyproject.toml, up to a semicolon; its version from constraints.txt; its
-licence from its own metadata. Run it again when a dependency comes, goes or changes its version.
+licence from its own metadata or licence file. Run it again when a dependency comes, goes or changes its version.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ A licence above is that of the Python package. Some wheels also contain librarie
   `pip install --no-binary av av`. fuseloop imports PyAV only where videos are read or written, and contains none of it.
 * **opencv-python-headless** contains FFmpeg under LGPL-2.1-or-later, without x264 and x265. fuseloop reads no video
   through it.
-* **NumPy** and **opencv-python-headless** contain OpenBLAS (BSD-3-Clause) with the GCC runtime (GPL-3.0 with the
-  runtime library exception, which lets programs of any licence use it).
+* **NumPy**, **SciPy**, **scikit-learn** and **opencv-python-headless** contain OpenBLAS (BSD-3-Clause) or OpenMP with
+  the GCC runtime (GPL-3.0 with the runtime library exception, which lets programs of any licence use it).
 * **PyTorch** from the default index comes for Linux with NVIDIA's CUDA libraries as packages of their own (`nvidia-*`):
   free to use under NVIDIA's own terms, not open source. The CPU wheels of PyTorch need none of them.
 
@@ -109,15 +109,26 @@ def field(name: str, key: str) -> str:
     return str((distribution(name).metadata.get_all(key) or [""])[0])
 
 
+def heading(name: str) -> str:
+    """How the licence file of an installed package is headed, "" when it has none."""
+    for file in distribution(name).files or []:
+        if re.match(r"LICEN[CS]E", file.name, re.IGNORECASE):
+            lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+            number = [line.split(",")[0] for line in lines[1:2] if line.startswith("Version")]
+            return " ".join([*lines[:1], *number])
+    return ""
+
+
 def licence_of(name: str) -> str:
-    """What the metadata says: the expression, else the short text, else the classifiers."""
+    """What the metadata says: the expression, else the short text, else the classifiers, else the licence file."""
     if expression := field(name, "License-Expression"):
         return expression
     text = field(name, "License").removeprefix("OSI Approved :: ")
     if text and len(text) < 40:
         return text
     classifiers = distribution(name).metadata.get_all("Classifier") or []
-    return ", ".join(entry.split(" :: ")[-1] for entry in classifiers if entry.startswith("License")) or "not stated"
+    classified = ", ".join(entry.split(" :: ")[-1] for entry in classifiers if entry.startswith("License"))
+    return classified or heading(name) or "not stated"
 
 
 def needed_by(names: Iterable[str]) -> set[str]:

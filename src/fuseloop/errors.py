@@ -25,3 +25,7 @@ class WeightsError(FuseloopError):
 
 class ConfigurationError(FuseloopError):
     """A configuration, option or argument is unknown or out of range."""
+
+
+class LabelError(FuseloopError):
+    """Labels of a frame, or what a task network predicted for it, are not usable."""
