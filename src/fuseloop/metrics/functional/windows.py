@@ -73,8 +73,56 @@ def window(maps: Tensor, rows: Kernel, columns: Kernel | None = None, *, step: i
         columns: Weights along a column; the same as `rows` by default.
         step: Distance of the windows.
     """
+    columns = rows if columns is None else columns
+    if step == 1 and _is_scored_on_cpu(maps) and all(len(kernel) >= _MANY for kernel in (rows, columns)):
+        return _multiplied(maps, rows, columns)
     across = _Slide.apply(maps, rows, -1, step)  # type: ignore[no-untyped-call]
-    return cast(Tensor, _Slide.apply(across, rows if columns is None else columns, -2, step))  # type: ignore[no-untyped-call]
+    return cast(Tensor, _Slide.apply(across, columns, -2, step))  # type: ignore[no-untyped-call]
+
+
+def _is_scored_on_cpu(maps: Tensor) -> bool:
+    """In float64, where nobody has switched to a coarser product of matrices, and without gradient."""
+    follows = maps.requires_grad and torch.is_grad_enabled()
+    return maps.dtype == torch.float64 and maps.device.type == "cpu" and not follows
+
+
+_MANY = 7  # weights, from which on products of matrices are faster than adding shifted copies
+_TILE = 16
+
+
+def _multiplied(maps: Tensor, rows: Kernel, columns: Kernel) -> Tensor:
+    """The same as products of small matrices, which a CPU does fastest; no gradient."""
+    batch, channels, height, width = maps.shape
+    sums = maps.new_empty(batch, channels, height - len(columns) + 1, width - len(rows) + 1)
+    for map_, out in zip(maps.flatten(0, 1), sums.flatten(0, 1), strict=True):
+        _turn(_turn(map_, rows), columns, out=out)
+    return sums
+
+
+def _turn(map_: Tensor, kernel: Kernel, out: Tensor | None = None) -> Tensor:
+    """Weighted sums along the rows of an H×W map, transposed: W'×H."""
+    height, width = map_.shape
+    count = width - len(kernel) + 1
+    sums = map_.new_empty(count, height) if out is None else out
+    band = _band(kernel)
+    tiles, rest = divmod(count, _TILE)
+    tiled = count - rest
+    if tiles:  # as overlapping views: no copy
+        overlapping = map_.as_strided((tiles, band.shape[1], height), (_TILE, map_.stride(1), map_.stride(0)))
+        torch.bmm(band.expand(tiles, -1, -1), overlapping, out=sums[:tiled].view(tiles, _TILE, height))
+    if rest:
+        torch.mm(band[:rest, : width - tiled], map_[:, tiled:].t(), out=sums[tiled:])
+    return sums
+
+
+@lru_cache
+def _band(kernel: Kernel) -> Tensor:
+    """The matrix that makes 16 sums out of the 15+n values under their windows."""
+    with torch.inference_mode(False):  # remembered, so it has to serve outside of inference too
+        band = torch.zeros(_TILE, _TILE + len(kernel) - 1, dtype=torch.float64)
+        for row in range(_TILE):
+            band[row, row : row + len(kernel)] = torch.tensor(kernel, dtype=torch.float64)
+        return band
 
 
 class Moments(NamedTuple):
