@@ -88,6 +88,22 @@ class TestQteCvejic(MetricTester):
     convention = "zheng"
 
 
+class TestFmiPixel(MetricTester):
+    key = "fmi_pixel"
+
+
+class TestFmiGradient(MetricTester):
+    key = "fmi_gradient"
+
+
+class TestFmiDct(MetricTester):
+    key = "fmi_dct"
+
+
+class TestQp(MetricTester):
+    key = "qp"
+
+
 class TestNabf(MetricTester):
     key = "nabf"
 

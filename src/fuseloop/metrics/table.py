@@ -80,6 +80,11 @@ METRICS: dict[str, Metric] = {
     "te": Metric("TE", of.te, "higher", (-8, 16), "IVIF_ZOO", differentiable=False),
     "mi": Metric("MI", of.mi, "higher", (0, 16), "Qu et al. 2002", differentiable=False),
     "nmi": Metric("NMI", of.nmi, "higher", (0, 2), "Hossny et al. 2008", differentiable=False),
+    "fmi_pixel": Metric("FMI pixel", of.fmi_pixel, "higher", (0, 1), "Haghighat et al. 2011", differentiable=False),
+    "fmi_gradient": Metric(
+        "FMI gradient", of.fmi_gradient, "higher", (0, 1), "Haghighat et al. 2011", differentiable=False
+    ),
+    "fmi_dct": Metric("FMI DCT", of.fmi_dct, "higher", (0, 1), "Haghighat & Razian 2014", differentiable=False),
     "cc": Metric("CC", of.cc, "higher", (-1, 1), "Pearson correlation"),
     "scd": Metric("SCD", of.scd, "higher", (-2, 2), "Aslantas & Bendes 2015"),
     "mse": Metric("MSE", of.mse, "lower", (0, 255**2), "mean squared error"),
@@ -92,6 +97,7 @@ METRICS: dict[str, Metric] = {
     "qcb": Metric("Qcb", of.qcb, "higher", (0, 1), "Chen & Blum 2009"),
     "qcv": Metric("Qcv", of.qcv, "lower", (0, math.inf), "Chen & Varshney 2007"),
     "qncie": Metric("Qncie", of.qncie, "higher", (1 - math.log2(3) / 8, 1), "Wang et al. 2008", differentiable=False),
+    "qp": Metric("Qp", of.qp, "higher", (-1, 1), "Zhao et al. 2007", differentiable=False),
     "qsf": Metric("Qsf", of.qsf, "zero", (-1, math.inf), "Zheng et al. 2007"),
     "qte": Metric("Qte", of.qte, "higher", (0, math.inf), "Nava et al. 2007", differentiable=False),
     "qte_cvejic": Metric(

@@ -4,11 +4,13 @@ Definitions follow the papers under the convention "default"; other conventions 
 included. `Frame` shares work between metrics: `qabf.of(frame)`, `vif.of(frame)`.
 """
 
+from fuseloop.metrics.functional.feature_information import fmi_dct, fmi_gradient, fmi_pixel
 from fuseloop.metrics.functional.fidelity import vif
 from fuseloop.metrics.functional.frame import Frame, Grey, MetricFunction, Result
 from fuseloop.metrics.functional.gradient import nabf, qabf
 from fuseloop.metrics.functional.information import ce, en, mi, nmi, qncie, qte, qte_cvejic, te
 from fuseloop.metrics.functional.perception import qcb, qcv
+from fuseloop.metrics.functional.phase import qp
 from fuseloop.metrics.functional.statistics import ag, cc, ei, mse, psnr, qsf, rmse, scd, sd, sf
 from fuseloop.metrics.functional.structure import ssim
 
@@ -22,6 +24,9 @@ __all__ = [
     "ce",
     "ei",
     "en",
+    "fmi_dct",
+    "fmi_gradient",
+    "fmi_pixel",
     "mi",
     "mse",
     "nabf",
@@ -31,6 +36,7 @@ __all__ = [
     "qcb",
     "qcv",
     "qncie",
+    "qp",
     "qsf",
     "qte",
     "qte_cvejic",
