@@ -74,7 +74,7 @@ def window(maps: Tensor, rows: Kernel, columns: Kernel | None = None, *, step: i
         step: Distance of the windows.
     """
     columns = rows if columns is None else columns
-    if step == 1 and _is_scored_on_cpu(maps) and all(len(kernel) >= _MANY for kernel in (rows, columns)):
+    if step == 1 and _is_scored_on_cpu(maps) and all(len(set(kernel)) >= _MANY for kernel in (rows, columns)):
         return _multiplied(maps, rows, columns)
     across = _Slide.apply(maps, rows, -1, step)  # type: ignore[no-untyped-call]
     return cast(Tensor, _Slide.apply(across, columns, -2, step))  # type: ignore[no-untyped-call]
@@ -86,7 +86,7 @@ def _is_scored_on_cpu(maps: Tensor) -> bool:
     return maps.dtype == torch.float64 and maps.device.type == "cpu" and not follows
 
 
-_MANY = 7  # weights, from which on products of matrices are faster than adding shifted copies
+_MANY = 4  # different weights, from which on products of matrices are faster than adding shifted copies
 _TILE = 16
 
 
