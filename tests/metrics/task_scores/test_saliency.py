@@ -235,5 +235,5 @@ def test_the_result_says_how_it_was_made():
     console.print(scores.table(), scores.table(intervals(scores, resamples=10)))
     text = console.export_text()
     assert content["without_S"] == []
-    for part in ("E adaptive", "F weighted", "predictions as they are", "empty: 1 frames", "Saliency, 1 frames"):
+    for part in ("E adaptive", "F weighted", "predictions as they are", "empty: 1 of 2 frames", "Saliency, 1 frames"):
         assert part in text

@@ -231,7 +231,7 @@ class DetectionScores(TaskScores):
                 f"No labelled box, left out of the means: {', '.join(self.absent)}; "
                 "false detections of these cost nothing."
             ]
-        table = Table(title=f"Detection, {len(self.frames)} frames", caption="\n".join(caption))
+        table = Table(title=f"Detection, {len(self.frames)} frames", caption="\n".join(caption), caption_justify="left")
         table.add_column("class")
         for column in ("AP50", "AP75", "AP50:95", "small", "medium", "large", "labelled", "detected"):
             table.add_column(column, justify="right")

@@ -224,11 +224,13 @@ class SaliencyScores(TaskScores):
             f"{self.settings['evaluator']}; predictions stretched to their full range, unless it says otherwise."
         ]
         if self.empty:
-            caption += [f"Left out, their mask is empty: {len(self.empty)} frames."]
+            caption += [f"Left out, their mask is empty: {len(self.empty)} of {len(self.frames)} frames."]
         if self.without_structure:
-            caption += [f"Left out of S, {_WITHOUT_STRUCTURE}: {len(self.without_structure)} frames."]
+            caption += [
+                f"Left out of S, {_WITHOUT_STRUCTURE}: {len(self.without_structure)} of {len(self.frames)} frames."
+            ]
         scored = len(self.frames) - len(self.empty)
-        table = Table(title=f"Saliency, {scored} frames", caption="\n".join(caption))
+        table = Table(title=f"Saliency, {scored} frames", caption="\n".join(caption), caption_justify="left")
         table.add_column("measure")
         table.add_column("score", justify="right")
         for key, label in _ROWS.items():

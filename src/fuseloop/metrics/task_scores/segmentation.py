@@ -218,7 +218,9 @@ class SegmentationScores(TaskScores):
         caption = [f"Background {self.background}: {_POLICIES[self.background]}."]
         if self.absent:
             caption += [f"No labelled pixel, left out of the means: {', '.join(self.absent)}."]
-        table = Table(title=f"Segmentation, {len(self.frames)} frames", caption="\n".join(caption))
+        table = Table(
+            title=f"Segmentation, {len(self.frames)} frames", caption="\n".join(caption), caption_justify="left"
+        )
         table.add_column("class")
         for column in ("IoU", "Acc", "labelled pixels"):
             table.add_column(column, justify="right")
