@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fuseloop.reports.score import write_score_report
 from tests.reports.conftest import FRAMES, KEYS, METHODS, evaluations
 from tools import report_figure
 from tools.browser import Page, find_chromium
@@ -156,6 +157,19 @@ class TestFirstPage:
         index.run("choose('#find', 'STREET #12 ')")
         assert index.run("texts('#frames li:not([hidden])')") == [FRAMES[11]]
         assert index.run("texts('#found')") == ["1 of 12"]
+
+
+class TestOtherFolders:
+    @pytest.mark.parametrize(("methods", "frames"), [(1, 12), (3, 1), (1, 1)])
+    def test_pages_of_a_single_method_or_frame_are_drawn_without_a_complaint(
+        self, page, scored, tmp_path, methods, frames
+    ):
+        found = {name: evaluations()[name].only(FRAMES[:frames]) for name in METHODS[:methods]}
+        for address in write_score_report(tmp_path / "out", found, scored, convention="default").parent.rglob("*.html"):
+            page.open(address.as_uri())
+            page.run(HELPERS)
+            assert page.run(SHOW_IMAGES)
+        assert page.problems == []
 
 
 TRANSFORMS = "all('.view img').map((one) => getComputedStyle(one).transform)"

@@ -146,6 +146,14 @@ class TestData:
         best, worst = found["gaps"]["0,2"][en]["best"], found["gaps"]["0,2"][en]["worst"]
         assert best[0] == [int(gap.argmax()), pytest.approx(gap.max(), rel=1e-5)]
         assert worst[0] == [int(gap.argmin()), pytest.approx(gap.min(), rel=1e-5)]
+        assert [frame for frame, _ in best] == [frame for frame in np.argsort(-gap) if gap[frame] > 0][:6]
+
+    def test_a_method_that_loses_nowhere_has_no_frame_where_it_loses(self):
+        one = evaluation(0)
+        better = Evaluation(one.frames, {"en": one.values["en"] + 1}, {"en": "default"}, {"en": {}})
+        worse = Evaluation(one.frames, {"en": one.values["en"]}, {"en": "default"}, {"en": {}})
+        gaps = data(Numbers.of({"worse": worse, "better": better}, "default"), FRAMES, ["a", "b"])["gaps"]["0,1"][0]
+        assert (len(gaps["best"]), gaps["worst"]) == (6, [])
 
     def test_it_does_not_grow_with_the_frames_but_for_names(self):
         def size(count: int) -> int:

@@ -227,7 +227,9 @@ def _extremes(numbers: Numbers, method: int, metric: int) -> dict[str, list[Any]
     values = numbers.values[method, metric]
     merits = METRICS[numbers.keys[metric]].merit(values)
     order = [int(frame) for frame in np.argsort(-merits, kind="stable") if not np.isnan(merits[frame])]
-    return _ends([[frame, _plain(values[frame]), place + 1] for place, frame in enumerate(order)])
+    best_first = [[frame, _plain(values[frame]), place + 1] for place, frame in enumerate(order)]
+    count = min(EXTREMES, max(1, len(order) // 2))  # no frame is among both
+    return {"best": best_first[:count], "worst": best_first[::-1][:count]}
 
 
 def _gaps(numbers: Numbers, one: int, other: int, metric: int) -> dict[str, list[Any]]:
@@ -235,14 +237,10 @@ def _gaps(numbers: Numbers, one: int, other: int, metric: int) -> dict[str, list
     values, merits = numbers.values[:, metric], METRICS[numbers.keys[metric]].merit(numbers.values[:, metric])
     with np.errstate(invalid="ignore"):  # two infinite values have no difference
         gains, gaps = merits[other] - merits[one], values[other] - values[one]
-    order = [int(frame) for frame in np.argsort(-gains, kind="stable") if not np.isnan(gains[frame])]
-    return _ends([[frame, _plain(gaps[frame])] for frame in order])
-
-
-def _ends(best_first: list[list[Any]]) -> dict[str, list[Any]]:
-    """The first and the last, fewer where they would overlap."""
-    count = min(EXTREMES, max(1, len(best_first) // 2))
-    return {"best": best_first[:count], "worst": best_first[::-1][:count]}
+    order = [int(frame) for frame in np.argsort(-gains, kind="stable")]
+    best = [[frame, _plain(gaps[frame])] for frame in order if gains[frame] > 0]
+    worst = [[frame, _plain(gaps[frame])] for frame in order[::-1] if gains[frame] < 0]
+    return {"best": best[:EXTREMES], "worst": worst[:EXTREMES]}
 
 
 def _plain(value: float) -> float | str | None:

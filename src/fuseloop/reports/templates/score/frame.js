@@ -47,6 +47,7 @@ function show() {
     image.alt = `${name}: ${chosen.alt}`;
     find(`.tag.${name}`).textContent = chosen.alt;
   }
+  if (state.subtract) find(".tag.left").textContent = "difference, three times as bright";
   const kept = new URLSearchParams({
     left: slots[state.left], right: slots[state.right], zoom: state.zoom.toFixed(3), x: state.x.toFixed(4),
     y: state.y.toFixed(4), split: state.split.toFixed(1), subtract: state.subtract ? 1 : 0,
@@ -72,12 +73,14 @@ const inside = (view, event) => {
 for (const view of views) {
   const fingers = new Map();
   let divides = false;
+  let divided = 50;
   view.addEventListener("pointerdown", (event) => {
     if (event.button !== 0) return;
     fingers.set(event.pointerId, inside(view, event));
     divides = view === stage && !state.subtract && (state.zoom === 1 || event.target.className === "edge");
     view.setPointerCapture(event.pointerId);
-    if (divides && fingers.size === 1) change({ split: 100 * inside(view, event)[0] });
+    if (fingers.size === 1) divided = state.split;
+    if (divides) change({ split: fingers.size === 1 ? 100 * inside(view, event)[0] : divided }); // two fingers pinch
   });
   view.addEventListener("pointermove", (event) => {
     const before = fingers.get(event.pointerId);

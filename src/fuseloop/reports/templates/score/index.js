@@ -290,7 +290,7 @@ function drawDifferences() {
         row.append(make("td", { class: "none", colspan: 2 }, "undefined"));
         continue;
       }
-      const interval = Number.isNaN(low) ? "" : `${text(low, decimals, true)} to ${text(high, decimals, true)}`;
+      const interval = Number.isNaN(low) || frames.length < 2 ? "" : `${text(low, decimals, true)} to ${text(high, decimals, true)}`;
       const sign = make("span", { "aria-hidden": "true" }, `${SIGNS[verdict]} `);
       row.append(
         make("td", { class: `whisker ${verdict}` }, whisker(mean, low, high, reach, verdict)),
@@ -339,8 +339,10 @@ function drawExtremes() {
   find("#extremes-note").textContent =
     versus === null
       ? "Below each picture the visible and the infrared image. Every picture leads to its frame."
-      : `Where ${methods[method]} loses and gains most against ${methods[versus]}, whose image is below, beside the visible one.`;
-  const none = () => make("p", {}, "No frame has a value.");
+      : `${methods[method]} against ${methods[versus]}, whose image is below, beside the visible one.`;
+  find("#worst-head").textContent = versus === null ? "Worst" : "Loses most";
+  find("#best-head").textContent = versus === null ? "Best" : "Gains most";
+  const none = () => make("p", {}, versus === null ? "No frame has a value." : "No frame.");
   find("#worst").replaceChildren(...(worst.length ? worst.map((one) => card(one, metric, method, versus)) : [none()]));
   find("#best").replaceChildren(...(best.length ? best.map((one) => card(one, metric, method, versus)) : [none()]));
 }
@@ -355,20 +357,22 @@ find("#find").addEventListener("input", (event) => {
   find("#found").textContent = wanted ? `${count} of ${frames.length}` : "";
 });
 
-metrics.forEach((_, metric) => option(find("#by-metric"), metric, label(metric)));
-methods.forEach((name, method) => option(find("#by-method"), method, name));
-for (const select of ["#by-metric", "#by-method"]) find(select).addEventListener("change", drawExtremes);
+if (find("#extremes")) {
+  metrics.forEach((_, metric) => option(find("#by-metric"), metric, label(metric)));
+  methods.forEach((name, method) => option(find("#by-method"), method, name));
+  if (report.compared) {
+    option(find("#versus"), "", "its value");
+    methods.forEach((name, method) => option(find("#versus"), method, `difference to ${name}`));
+  }
+  for (const select of all("#extremes select")) select.addEventListener("change", drawExtremes);
+  drawExtremes();
+}
 if (report.compared) {
   option(find("#rank-metric"), "all", `all ${metrics.length} metrics`);
   metrics.forEach((_, metric) => option(find("#rank-metric"), metric, label(metric)));
-  option(find("#versus"), "", "its value");
-  methods.forEach((name, method) => {
-    option(find("#baseline"), method, name);
-    option(find("#versus"), method, `difference to ${name}`);
-  });
+  methods.forEach((name, method) => option(find("#baseline"), method, name));
   find("#rank-metric").addEventListener("change", drawRanks);
   find("#baseline").addEventListener("change", drawDifferences);
-  find("#versus").addEventListener("change", drawExtremes);
   drawLegend();
   drawRanks();
   let width = document.body.clientWidth;
@@ -379,6 +383,4 @@ if (report.compared) {
     drawProfile();
   }).observe(document.body);
 }
-// A browser may have kept the choices of an earlier visit.
-pick();
-drawExtremes();
+pick(); // a browser may have kept the choices of an earlier visit
