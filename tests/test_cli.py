@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 import fuseloop
 from fuseloop import cli
 from fuseloop.engines import ENGINES
+from fuseloop.errors import ImageError
 from fuseloop.fusers.weights import known_weights, write_weights
 from fuseloop.metrics import metrics_of, score_frame
 from fuseloop.networks.vfn import VFN
@@ -349,6 +350,28 @@ class TestScore:
             Path(folder, "a.png").rename(f"a_{folder}.png")
         ran = run("score --infrared . --visible . --fused mine=. --suffix _ir,_vis,_one --metrics en")
         assert (ran.code, ran.errors) == (0, "")
+
+    def test_pages_show_what_was_scored(self, score):
+        Path("two/b.png").unlink()
+        ran = score("--fused one --fused two --metrics en,mse --html report")
+        assert ran.code == 1
+        assert ran.output.endswith("wrote report\n")
+        assert len(list(Path("report/frames").glob("*.html"))) == 3
+        again = score("--fused one --metrics en --html report")
+        assert again.code == 2
+        assert "report: exists already and was kept; use --overwrite" in again.errors
+        assert score("--fused one --metrics en --html report --overwrite").code == 0
+
+    def test_a_file_that_cannot_be_written_does_not_cost_the_others(self, score, monkeypatch):
+        def refuse(path: Path, *arguments: object, **options: object) -> None:
+            raise ImageError(f"{path}: cannot be written (No space left on device); free some space")
+
+        monkeypatch.setattr("fuseloop.scoring.results.write_json", refuse)
+        ran = score("--fused one --metrics en --json s.json --csv s.csv")
+        assert ran.code == 1
+        assert "error: s.json: cannot be written" in ran.errors
+        assert ran.output.endswith("wrote s.csv\n")
+        assert len(Path("s.csv").read_text().splitlines()) == 4
 
     def test_one_frame_gets_all_threads_of_torch_and_several_frames_share_them(self, monkeypatch):
         monkeypatch.setattr("fuseloop.scoring.plan.usable_cores", lambda: 8)

@@ -399,6 +399,12 @@ SCORE_CASES = [
     Case("a folder and a file", fused(), SCORE.replace("colour", "vis.png"), "give two of a kind"),
     Case("videos", save_videos, "score --infrared ir.mp4 --visible vis.mp4 --fused vis.mp4", "ir.mp4 is a video"),
     Case("an output that exists", fused(text("s.json")), SCORE, "s.json: exists already and was kept"),
+    Case(
+        "pages in a folder that holds other files",
+        fused(),
+        SCORE + " --html thermal --overwrite",
+        "thermal: holds other files, which were kept",
+    ),
     Case("an output in a folder that is missing", fused(), SCORE.replace("s.json", "new/s.json"), "make it first"),
     Case("one file for two outputs", fused(), SCORE + " --csv s.json", "give each its own file"),
 ]

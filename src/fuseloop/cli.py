@@ -178,6 +178,7 @@ def score(
     convention: str = "default",
     json: Path | None = None,
     csv: Path | None = None,
+    html: Path | None = None,
     baseline: str | None = None,
     levels: Texts | None = None,
     suffix: str | None = None,
@@ -206,6 +207,7 @@ def score(
             yuliu. What a convention lacks follows default, and is marked.
         json: Write all values, summaries and reasons to this file.
         csv: Write a row for each method, frame and metric to this file.
+        html: Write pages that compare the methods and show every frame to this folder; open index.html in it.
         baseline: The method that others are compared to, by default the first.
         levels: What is black and what is white in images that are not 8-bit, which are refused without: full,
             percentile, percentile:LOW,HIGH or range:LOW,HIGH. infrared=RULE, visible=RULE and fused=RULE tell them
@@ -246,6 +248,10 @@ def score(
     from fuseloop.scoring.results import write_csv, write_json
 
     keys, mapping = parse_metrics(metrics, convention), Mapping8.parse(levels or [])
+    if html is not None:
+        from fuseloop.reports.score import check_score_report
+
+        check_score_report(html, overwrite=overwrite)
     tune_allocator()
     read = partial(read_image, max_pixels=max_pixels)
     loop = partial(score_files, plan, metrics=keys, convention=convention, levels=mapping, read=read, workers=workers)
@@ -254,7 +260,12 @@ def score(
     scores = Scores.of(plan, outcomes, convention, mapping)
     if scores.evaluations:
         _print_scores(scores, baseline)
-        for path, write in ((json, write_json), (csv, write_csv)):
+        writers: list[tuple[Path | None, Callable[..., object]]] = [
+            (json, write_json),
+            (csv, write_csv),
+            (html, partial(_write_pages, plan=plan)),
+        ]
+        for path, write in writers:
             if path is not None:
                 try:
                     write(path, scores, overwrite=overwrite)
@@ -601,6 +612,28 @@ def _print_scores(scores: Scores, baseline: str | None) -> None:
         console.print(table)
     for line in undefined_lines(scores):
         print(f"undefined: {line}")
+
+
+def _write_pages(out: Path, scores: Scores, *, plan: Plan, overwrite: bool) -> None:
+    """Writes the report of scores."""
+    from fuseloop.reports.score import ScoredImages, write_score_report
+
+    images = ScoredImages(
+        {job.name: job.infrared for job in plan.jobs},
+        {job.name: job.visible for job in plan.jobs},
+        {method: {job.name: job.fused[method] for job in plan.jobs if method in job.fused} for method in plan.methods},
+    )
+    with _progress() as progress:
+        task = progress.add_task("writing pages", total=len(plan.jobs))
+        write_score_report(
+            out,
+            scores.evaluations,
+            images,
+            convention=scores.convention,
+            levels=scores.levels._asdict(),
+            overwrite=overwrite,
+            report=lambda: progress.advance(task),
+        )
 
 
 def _run_video(job: Job, fuse: Callable[[Picture, Picture], Picture], overwrite: bool) -> int:

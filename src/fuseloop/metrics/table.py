@@ -65,6 +65,11 @@ class Metric:
             f"{self.name} has no definition under {wanted!r}; choose the convention {' or '.join(self.conventions)}"
         )
 
+    @property
+    def arrow(self) -> str:
+        """Points to the values that are better."""
+        return {"higher": "↑", "lower": "↓", "zero": "→0"}[self.direction]
+
     def merit(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Values turned so that larger is better."""
         return values if self.direction == "higher" else -values if self.direction == "lower" else -np.abs(values)

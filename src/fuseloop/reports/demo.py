@@ -101,11 +101,10 @@ class Demo:
     @property
     def header(self) -> list[str]:
         """The heads of the columns; arrows point to what is better."""
-        arrows = {"higher": "↑", "lower": "↓"}
         return [
             "",
             "objects plain ↑",
-            *(f"{METRICS[key].name} {arrows[METRICS[key].direction]}" for key in SHOWN_METRICS),
+            *(f"{METRICS[key].name} {METRICS[key].arrow}" for key in SHOWN_METRICS),
         ]
 
     def plain(self, kind: str) -> int:

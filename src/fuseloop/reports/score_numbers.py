@@ -15,7 +15,6 @@ from fuseloop.metrics.evaluate import Evaluation
 from fuseloop.metrics.summary import Summary, redraws
 from fuseloop.metrics.table import METRICS
 
-ARROWS = {"higher": "↑", "lower": "↓", "zero": "→0"}
 BETTER = {"higher": "higher is better", "lower": "lower is better", "zero": "nearer to zero is better"}
 EXTREMES = 6
 """Worst and best frames listed for each method and metric."""
@@ -176,7 +175,7 @@ def data(numbers: Numbers, pages: Sequence[str], slots: Sequence[str]) -> dict[s
         "metrics": [
             {
                 "name": METRICS[key].name,
-                "arrow": ARROWS[METRICS[key].direction],
+                "arrow": METRICS[key].arrow,
                 "direction": METRICS[key].direction,
                 "decimals": decimals[index],
             }
@@ -270,7 +269,7 @@ def metric_rows(numbers: Numbers) -> list[dict[str, Any]]:
         rows.append(
             {
                 "name": metric.name,
-                "arrow": ARROWS[metric.direction],
+                "arrow": metric.arrow,
                 "better": BETTER[metric.direction],
                 "summary": metric.summary.replace("`", ""),
                 "reference": metric.reference,
@@ -378,9 +377,7 @@ def frame_rows(
         title = (
             f"{BETTER[METRICS[key].direction]}, convention {numbers.evaluations[numbers.methods[0]].conventions[key]}"
         )
-        rows.append(
-            {"name": METRICS[key].name, "arrow": ARROWS[METRICS[key].direction], "title": title, "cells": cells}
-        )
+        rows.append({"name": METRICS[key].name, "arrow": METRICS[key].arrow, "title": title, "cells": cells})
     return rows
 
 

@@ -11,7 +11,6 @@ from fuseloop.metrics.summary import Summary
 from fuseloop.metrics.table import METRICS
 from fuseloop.scoring.files import Scores
 
-ARROWS = {"higher": "↑", "lower": "↓", "zero": "→0"}
 SHOWN = 5
 _DECIMALS = ((1000, 0), (100, 1), (10, 2), (1, 3), (1e-3, 4))  # from each size on
 
@@ -90,7 +89,7 @@ def _disagreement_table(scores: Scores, comparison: Comparison) -> TextTable:
             value = float(evaluation.values[found.metric][evaluation.frames.index(found.frame)])
             cells.append(f"{method} {number(value)}")
         row = METRICS[found.metric]
-        rows.append([found.frame, number(found.amount), f"{row.name} {ARROWS[row.direction]}", *cells])
+        rows.append([found.frame, number(found.amount), f"{row.name} {row.arrow}", *cells])
     title = "Frames on which the methods differ most"
     return TextTable(title, ["frame", "distance in std", "most in", "best", "worst"], 1, [rows])
 
@@ -99,7 +98,7 @@ def label(key: str, used: str, wanted: str) -> str:
     """A metric with the direction that is better, and its convention where that is not the one asked for."""
     row = METRICS[key]
     other = "" if used == wanted else f" ({used})"
-    return f"{row.name} {ARROWS[row.direction]}{other}"
+    return f"{row.name} {row.arrow}{other}"
 
 
 def undefined_lines(scores: Scores) -> Iterator[str]:
