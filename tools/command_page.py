@@ -36,8 +36,9 @@ EXAMPLES = {
     "Score what was fused, every metric, and keep the values": (
         "fuseloop score --infrared thermal --visible colour --fused fused --json scores.json"
     ),
-    "Compare methods by the definitions of a published table,": (
-        "fuseloop score --infrared thermal --visible colour --fused ours=a --fused theirs=b --convention cddfuse"
+    "Compare methods by the definitions of a published table, on pages to look at": (
+        "fuseloop score --infrared thermal --visible colour --fused ours=a --fused theirs=b --convention cddfuse "
+        "--html report"
     ),
     "Weights of your own": "fuseloop fuse --infrared ir.png --visible vis.png --out fused.png --fuser best.safetensors",
     "Training data without data": "fuseloop synthetic --out scenes --count 1000 --size 640x480",
