@@ -43,10 +43,11 @@ def test_a_dumped_configuration_reads_back_the_same(minimal, tmp_path):
     [
         ("sed=1", "unknown key 'sed'; did you mean 'seed'?"),
         ("stages.0.warm_up=3", "unknown key 'stages.0.warm_up'; did you mean 'warmup'?"),
-        ("stages.0.augmentation.flips=true", "did you mean 'flip'? Known: flip, rotate, jitter"),
+        ("stages.0.augmentation.flips=true", "did you mean 'flip'? Known: flip, rotate, jitter, fade"),
         ("data.0.wieght=2", "did you mean 'weight'?"),
         ("loss.qabff=1", "unknown loss term 'qabff'; did you mean 'qabf'?"),
         ("select=vfi", "unknown selection 'vfi'; did you mean 'vif'?"),
+        ("loss={rounding: 1}", "the loss term 'rounding' compares engines in bf16 with the network in fp32"),
         ("stages.0.norm=layer", "stages.0.norm: Input should be 'batch' or 'frozen'"),
         ("stages.0.steps=0", "stages.0.steps: Input should be greater than 0"),
         ("stages.0.crop=20", "crops need a side of at least 48"),

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fuseloop.training.config import Augmentation, Stage
-from fuseloop.training.sampling import Sampler, jitter, random_crop, turn
+from fuseloop.training.sampling import Sampler, fade, jitter, random_crop, turn
 
 PLAIN = Augmentation(flip=False, rotate=False)
 
@@ -97,3 +97,23 @@ def test_jitter_stays_in_range_and_none_changes_nothing():
         assert changed.min() >= 0
         assert changed.max() <= 1
         assert (np.diff(changed.ravel()) >= 0).all(), "the order of grey levels is kept"
+
+
+def test_some_images_fade_about_their_mean():
+    image = np.linspace(0, 1, 256, dtype=np.float32).reshape(16, 16)
+    rng = np.random.default_rng(0)
+    assert np.array_equal(fade(image, 0.0, rng), image)
+    contrasts = np.array([np.ptp(fade(image, 0.5, rng)) for _ in range(200)])
+    assert 0.4 < np.mean(contrasts < 1) < 0.6
+    assert 0.05 <= contrasts.min() < 0.15
+    faded = fade(image, 1.0, rng)
+    assert faded.dtype == np.float32
+    assert faded.mean() == pytest.approx(image.mean(), abs=1e-6)
+
+
+def test_what_does_not_fade_is_drawn_as_ever():
+    stage = Stage(steps=9, crop=48, augmentation=Augmentation(jitter=0.1))
+    never = stage.model_copy(update={"augmentation": Augmentation(jitter=0.1, fade=1e-9)})
+    for step in range(3):
+        first, second = (sampler((60, 80)).batch(one, step, range(3))[0] for one in (stage, never))
+        assert torch.equal(first.infrared, second.infrared)

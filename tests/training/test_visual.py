@@ -107,6 +107,14 @@ def test_bfloat16_activations_leave_weights_in_float32_and_the_loss_about_the_sa
     assert losses[1] != losses[0]
 
 
+def test_rounding_can_be_trained_away_beside_other_terms(tiny):
+    stages = [{"steps": 3, "crop": 48, "batch": 2, "norm": "frozen", "calibrate": 4}]
+    result = train(tiny(stages=stages, loss={"intensity": 1.0, "rounding": 1.0}, log_every=1, validate_every=3))
+    *entries, last = history(result.folder)
+    assert all(entry["rounding"] > 0 for entry in entries)
+    assert last["validation"]["loss"] == pytest.approx(last["validation"]["intensity"] + last["validation"]["rounding"])
+
+
 # What is chosen
 
 

@@ -247,8 +247,13 @@ class Deployment(NamedTuple):
         return next(self.frame.encoder.buffers()).shape[1] // 2
 
 
-def deploy(network: VFN) -> Deployment:
-    """Takes the weights of a network, with the running statistics of its batch norms."""
-    state = {name: value.detach() for name, value in network.state_dict().items()}
+def deploy(network: VFN, *, differentiable: bool = False) -> Deployment:
+    """Takes the weights of a network, with the running statistics of its batch norms.
+
+    Args:
+        network: The network.
+        differentiable: Keep the weights functions of the network's parameters, for training.
+    """
+    state = network.state_dict(keep_vars=differentiable)
     encoder, decoder = _Encoder(state, network.depth), _Decoder(state, network.depth)
     return Deployment(Frame(encoder, decoder), TileStatistics(encoder), Tile(encoder, decoder))

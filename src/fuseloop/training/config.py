@@ -30,6 +30,8 @@ from fuseloop.errors import ConfigurationError
 from fuseloop.training.losses import LOSSES
 
 ROOT = "{root}"
+ROUNDING = "rounding"
+TERMS = (*LOSSES, ROUNDING)
 
 
 class Settings(BaseModel):
@@ -58,11 +60,13 @@ class Augmentation(Settings):
         flip: Mirror it horizontally, vertically, or not.
         rotate: Turn it by a multiple of 90°.
         jitter: Strength of the brightness, contrast and gamma changes, drawn for each modality apart; 0 is none.
+        fade: Share of the images whose contrast is lowered, down to a twentieth, drawn for each modality apart.
     """
 
     flip: bool = True
     rotate: bool = True
     jitter: float = Field(default=0.0, ge=0, lt=1)
+    fade: float = Field(default=0.0, ge=0, le=1)
 
 
 class Stage(Settings):
@@ -139,7 +143,9 @@ class VisualConfig(TrainingConfig):
     Attributes:
         depth: Number L of dense residual blocks.
         start: Weights to begin with, a shipped name or a file, to tune them further; null begins with random ones.
-        loss: Weights of the loss terms, by their names in `fuseloop.training.losses.LOSSES`.
+        loss: Weights of the loss terms, by their names in `TERMS`: those of `fuseloop.training.losses.LOSSES`, and
+            "rounding", what bf16 changes (see `fuseloop.training.rounding`).
+        rounding_tolerance: Grey levels of an error by rounding that the term "rounding" leaves alone.
         data: Where the training pairs come from.
         validation: Where the validation pairs come from; these are fused whole.
         select: What the best weights have least of: "loss", the weighted sum, or one loss term.
@@ -150,6 +156,7 @@ class VisualConfig(TrainingConfig):
     depth: PositiveInt = 2
     start: str | None = None
     loss: dict[str, NonNegativeFloat] = {"intensity": 0.2, "gradient": 1.0}
+    rounding_tolerance: NonNegativeFloat = 0.0
     data: tuple[Source, ...] = Field(min_length=1)
     validation: tuple[str, ...] = Field(min_length=1)
     select: str = "loss"
@@ -160,8 +167,8 @@ class VisualConfig(TrainingConfig):
     @classmethod
     def _loss_terms_exist(cls, loss: dict[str, float]) -> dict[str, float]:
         for name in loss:
-            if name not in LOSSES:
-                raise ValueError(_unknown("loss term", name, LOSSES))
+            if name not in TERMS:
+                raise ValueError(_unknown("loss term", name, TERMS))
         if not any(loss.values()):
             raise ValueError("at least one loss term needs a weight above 0")
         return loss
@@ -169,9 +176,19 @@ class VisualConfig(TrainingConfig):
     @field_validator("select")
     @classmethod
     def _selection_exists(cls, select: str) -> str:
-        if select not in ("loss", *LOSSES):
-            raise ValueError(_unknown("selection", select, ("loss", *LOSSES)))
+        if select not in ("loss", *TERMS):
+            raise ValueError(_unknown("selection", select, ("loss", *TERMS)))
         return select
+
+    @model_validator(mode="after")
+    def _rounding_is_all_that_differs(self) -> VisualConfig:
+        batch = any(stage.norm == "batch" for stage in self.stages)
+        if self.loss.get(ROUNDING) and (batch or self.precision != "fp32"):
+            raise ValueError(
+                f"the loss term {ROUNDING!r} compares engines in bf16 with the network in fp32, normalised by its "
+                "running statistics; set precision=fp32 and norm=frozen in every stage"
+            )
+        return self
 
     @model_validator(mode="after")
     def _root_is_given(self) -> VisualConfig:

@@ -71,6 +71,8 @@ class Sampler:
             pair = random_crop(pair, stage.crop, rng)
         pair = turn(pair, stage.augmentation, rng)
         infrared, luma = (jitter(image, stage.augmentation.jitter, rng) for image in pair)
+        if stage.augmentation.fade > 0:
+            infrared, luma = (fade(image, stage.augmentation.fade, rng) for image in (infrared, luma))
         return infrared, luma
 
 
@@ -108,6 +110,15 @@ def jitter(image: Bytes, strength: float, rng: np.random.Generator) -> Unit:
     gamma, contrast, brightness = rng.uniform(-strength, strength, 3).astype(np.float32)
     changed: Unit = (unit ** np.exp(gamma) - 0.5) * (1 + contrast) + 0.5 + brightness / 2
     return changed.clip(0, 1)
+
+
+def fade(image: Unit, share: float, rng: np.random.Generator) -> Unit:
+    """An image in [0, 1], in the given share of cases with its contrast about the mean lowered, at most to 1/20."""
+    if rng.random() >= share:
+        return image
+    mean, contrast = image.mean(), np.float32(rng.uniform(0.05, 1))
+    faded: Unit = mean + contrast * (image - mean)
+    return faded
 
 
 def to_unit(image: Bytes) -> Unit:

@@ -1,8 +1,8 @@
 """Training of the vision-guided fusion network: `fuseloop train visual`.
 
 The published recipe is the preset `paper`. Its weakness is that batch statistics hide absolute brightness from the
-network. Stages with frozen statistics, over large crops or whole frames, and further loss terms are what the preset
-`shipped-1` to `shipped-3` add; the architecture and its keys stay.
+network. Stages with frozen statistics, over large crops or whole frames, and further loss terms are what the presets
+`shipped-1` to `shipped-4` add; the architecture and its keys stay.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ from fuseloop.datasets.folders import open_pairs
 from fuseloop.errors import ConfigurationError
 from fuseloop.fusers.weights import find_weights, read_weights, write_weights
 from fuseloop.networks.vfn import VFN
-from fuseloop.training.config import Stage, VisualConfig
+from fuseloop.training.config import ROUNDING, Stage, VisualConfig
 from fuseloop.training.losses import LOSSES
 from fuseloop.training.norms import calibrate, freeze, share_statistics
 from fuseloop.training.progress import say
+from fuseloop.training.rounding import fuse_rounded, rounding_loss
 from fuseloop.training.sampling import Batch, Sampler, whole_frame
 from fuseloop.training.trainer import Forward, Result, Trainer, launch, leave
 
@@ -122,7 +123,7 @@ class VisualRecipe:
     def terms(self, forward: Forward, batch: Batch) -> dict[str, Tensor]:
         """The loss terms of a batch, each the mean over its pairs."""
         fused = forward(batch.infrared, batch.luma)
-        return {name: LOSSES[name](fused, batch.infrared, batch.luma) for name in self.weights}
+        return {name: self._term(name, self.network, batch, fused) for name in self.weights}
 
     @torch.no_grad()
     def validate(self, network: nn.Module) -> dict[str, float]:
@@ -134,10 +135,17 @@ class VisualRecipe:
             batch = whole_frame(frame).to(self.device)
             fused = network(batch.infrared, batch.luma)
             for name in names:
-                sums[name] += float(LOSSES[name](fused, batch.infrared, batch.luma))
+                sums[name] += float(self._term(name, network, batch, fused))
         means = {name: total / len(frames) for name, total in sums.items()}
         means["loss"] = sum(weight * means[name] for name, weight in self.weights.items())
         return {"selected": means[self.config.select], **means}
+
+    def _term(self, name: str, network: nn.Module, batch: Batch, fused: Tensor) -> Tensor:
+        """One of `fuseloop.training.config.TERMS` of what a network made of a batch, a scalar."""
+        if name == ROUNDING:
+            assert isinstance(network, VFN)
+            return rounding_loss(fuse_rounded(network, *batch), fused, self.config.rounding_tolerance)
+        return LOSSES[name](fused, *batch)
 
     def save(self, path: Path, network: nn.Module, description: str) -> None:
         """Writes weights as they are shipped."""
