@@ -19,7 +19,7 @@ from fuseloop.metrics.evaluate import Evaluation
 from fuseloop.pairs.images import Picture, read_image, write_image
 from fuseloop.reports import score
 from fuseloop.reports.score import ScoredImages, check_score_report, is_plain_png, shown, thumbnail, write_score_report
-from tests.reports.conftest import FRAMES, METHODS, evaluation, evaluations, images
+from tests.reports.conftest import FRAMES, KEYS, METHODS, evaluation, evaluations, images
 
 VOID = {"meta", "link", "img", "input", "br", "hr"}
 
@@ -179,9 +179,24 @@ class TestShapes:
     def test_a_method_that_lacks_a_frame_is_shown_without_it(self, tmp_path, scored):
         found = {METHODS[0]: evaluation(0), METHODS[1]: evaluation(1).only(FRAMES[3:])}
         page = self.write(tmp_path, found, scored)
-        assert "no image" not in Document(pages(page)[4]).text
-        assert "no score" in Document(pages(page)[1]).text
+        assert "no score" not in Document(pages(page)[4]).text
+        assert Document(pages(page)[1]).text.count("no score") == 1 + len(KEYS)
         assert "9 frames that every method has" in text_of(Document(page).text)
+
+    def test_an_image_that_could_not_be_scored_is_not_read(self, tmp_path, scored):
+        broken = dict.fromkeys(FRAMES[:3], tmp_path / "broken.png") | {
+            name: scored.fused[METHODS[1]][name] for name in FRAMES[3:]
+        }
+        (tmp_path / "broken.png").write_bytes(b"no image")
+        pictures = ScoredImages(scored.infrared, scored.visible, {**scored.fused, METHODS[1]: broken})
+        page = self.write(tmp_path, {METHODS[0]: evaluation(0), METHODS[1]: evaluation(1).only(FRAMES[3:])}, pictures)
+        assert not list((page.parent / "images" / "0001").glob("method-02*"))
+
+    def test_the_baseline_is_the_one_asked_for(self, tmp_path, scored):
+        page = write_score_report(tmp_path / "out", evaluations(), scored, convention="default", baseline=METHODS[1])
+        assert self.data(page)["baseline"] == 1
+        with pytest.raises(ValueError, match="there is no method 'other'"):
+            write_score_report(tmp_path / "2", evaluations(), scored, convention="default", baseline="other")
 
     def test_methods_without_a_common_frame_are_shown_uncompared(self, tmp_path, scored):
         found = {METHODS[0]: evaluation(0).only(FRAMES[:6]), METHODS[1]: evaluation(1).only(FRAMES[6:])}
@@ -190,7 +205,7 @@ class TestShapes:
         }})  # fmt: skip
         page = self.write(tmp_path, found, pictures)
         assert not self.data(page)["compared"]
-        assert "no image" in Document(pages(page)[1]).text
+        assert "no score" in Document(pages(page)[1]).text
 
     def test_frames_follow_the_order_of_the_images(self, tmp_path, scored):
         found = {METHODS[0]: evaluation(0).only(FRAMES[:4][::-1])}

@@ -100,6 +100,7 @@ def write_score_report(
     images: ScoredImages,
     *,
     convention: str,
+    baseline: str | None = None,
     levels: Mapping[str, str | None] | None = None,
     overwrite: bool = False,
     report: Callable[[], None] = lambda: None,
@@ -111,6 +112,7 @@ def write_score_report(
         evaluations: The scores of each method, all of the same metrics and conventions.
         images: Where the images of every scored frame are.
         convention: The convention asked for.
+        baseline: The method that the others are first compared to; by default the first.
         levels: How images that are not 8-bit are shown, a rule of `fuseloop.pairs.levels` for "infrared", "visible" and
             "fused"; by default infrared "auto", the others "full", and "percentile" for float values beyond [0, 1].
         overwrite: Replace an earlier report.
@@ -122,14 +124,17 @@ def write_score_report(
     Raises:
         ImageError: `out` is no folder, holds something that must be kept, or cannot be written; or an image cannot be
             read.
-        ValueError: There is no method, the methods were scored by different metrics or conventions, or `images` lacks
-            a scored frame.
+        ValueError: There is no method or no such baseline, the methods were scored by different metrics or conventions,
+            or `images` lacks a scored frame.
     """
     check_score_report(out, overwrite=overwrite)
     numbers = Numbers.of(evaluations, convention, order=tuple(images.infrared))
     _check_images(numbers, images)
+    if baseline is not None and baseline not in numbers.methods:
+        raise ValueError(f"there is no method {baseline!r} to compare to")
+    first = numbers.methods.index(baseline) if baseline is not None else 0
     with folder_written_aside(out, ours=_is_report, overwrite=overwrite) as aside:
-        _write(aside, numbers, images, dict(levels or {}), report)
+        _write(aside, numbers, images, first, dict(levels or {}), report)
     return out / "index.html"
 
 
@@ -151,6 +156,7 @@ def _write(
     folder: Path,
     numbers: Numbers,
     images: ScoredImages,
+    baseline: int,
     levels: dict[str, str | None],
     report: Callable[[], None],
 ) -> None:
@@ -187,7 +193,7 @@ def _write(
             (folder / "frames" / f"{pages[index]}.html").write_text(html, encoding="utf-8")
             report()
 
-    found = data(numbers, pages, slots)
+    found = data(numbers, pages, slots) | {"baseline": baseline}
     # ASCII, so that no encoding and no line separator of a name can break the script.
     script = f"window.REPORT = {json.dumps(found, separators=(',', ':'), allow_nan=False)};\n"
     (folder / "assets" / "data.js").write_text(script, encoding="ascii")
@@ -257,15 +263,16 @@ def _copied(
             ("visible", VISIBLE, "visible", images.visible[name]),
         ]
         sources += [
-            (slot, method, "fused", images.fused[method].get(name) if method in images.fused else None)
-            for slot, method in zip(slots, numbers.methods, strict=True)
+            # What could not be scored may be broken: it is not even read.
+            (slot, method, "fused", images.fused[method][name] if numbers.scored[index, frame] else None)
+            for index, (slot, method) in enumerate(zip(slots, numbers.methods, strict=True))
         ]
         panels, size = [], (0, 0)
         for slot, title, kind, path in sources:
             if path is None:
                 panels.append(Panel(slot, printable(title), there=False))
                 continue
-            pixels, note = shown(read_image(path), path, kind, levels.get(kind))
+            pixels, note = shown(read_image(path, max_pixels=None), path, kind, levels.get(kind))
             copy = places[0] / f"{slot}.png"
             content = path.read_bytes()
             if not note and is_plain_png(content):

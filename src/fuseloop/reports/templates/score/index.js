@@ -371,6 +371,7 @@ if (report.compared) {
   option(find("#rank-metric"), "all", `all ${metrics.length} metrics`);
   metrics.forEach((_, metric) => option(find("#rank-metric"), metric, label(metric)));
   methods.forEach((name, method) => option(find("#baseline"), method, name));
+  find("#baseline").value = report.baseline;
   find("#rank-metric").addEventListener("change", drawRanks);
   find("#baseline").addEventListener("change", drawDifferences);
   drawLegend();
