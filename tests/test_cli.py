@@ -362,6 +362,12 @@ class TestScore:
         assert "report: exists already and was kept; use --overwrite" in again.errors
         assert score("--fused one --metrics en --html report --overwrite").code == 0
 
+    def test_pages_start_with_the_baseline_and_leave_out_what_is_broken(self, score):
+        Path("one/b.png").write_bytes(b"no image")
+        ran = score("--fused one --fused two --baseline two --metrics en --html report")
+        assert (ran.code, ran.output.endswith("wrote report\n")) == (1, True)
+        assert '"baseline":1' in Path("report/assets/data.js").read_text()
+
     def test_a_file_that_cannot_be_written_does_not_cost_the_others(self, score, monkeypatch):
         def refuse(path: Path, *arguments: object, **options: object) -> None:
             raise ImageError(f"{path}: cannot be written (No space left on device); free some space")

@@ -263,7 +263,7 @@ def score(
         writers: list[tuple[Path | None, Callable[..., object]]] = [
             (json, write_json),
             (csv, write_csv),
-            (html, partial(_write_pages, plan=plan)),
+            (html, partial(_write_pages, plan=plan, baseline=baseline)),
         ]
         for path, write in writers:
             if path is not None:
@@ -614,7 +614,7 @@ def _print_scores(scores: Scores, baseline: str | None) -> None:
         print(f"undefined: {line}")
 
 
-def _write_pages(out: Path, scores: Scores, *, plan: Plan, overwrite: bool) -> None:
+def _write_pages(out: Path, scores: Scores, *, plan: Plan, baseline: str | None, overwrite: bool) -> None:
     """Writes the report of scores."""
     from fuseloop.reports.score import ScoredImages, write_score_report
 
@@ -630,6 +630,7 @@ def _write_pages(out: Path, scores: Scores, *, plan: Plan, overwrite: bool) -> N
             scores.evaluations,
             images,
             convention=scores.convention,
+            baseline=baseline if baseline in scores.evaluations else None,
             levels=scores.levels._asdict(),
             overwrite=overwrite,
             report=lambda: progress.advance(task),

@@ -247,10 +247,11 @@ function drawProfile() {
 // Differences to a baseline.
 
 const SIGNS = { better: "▲", worse: "▼", unclear: "○" };
-function whisker(mean, low, high, reach, verdict) {
-  const x = (value) => 60 + (54 * Math.max(-reach, Math.min(reach, value))) / reach;
-  const plot = draw("svg", { viewBox: "0 0 120 18", "aria-hidden": "true" });
-  plot.append(draw("line", { class: "zero", x1: 60, x2: 60, y1: 0, y2: 18 }));
+function whisker(mean, low, high, reach, verdict, width) {
+  const middle = width / 2;
+  const x = (value) => middle + ((middle - 6) * Math.max(-reach, Math.min(reach, value))) / reach;
+  const plot = draw("svg", { viewBox: `0 0 ${width} 18`, width, height: 18, "aria-hidden": "true" });
+  plot.append(draw("line", { class: "zero", x1: middle, x2: middle, y1: 0, y2: 18 }));
   if (Number.isFinite(low)) plot.append(draw("line", { x1: x(low), x2: x(high), y1: 9, y2: 9, "stroke-width": 2 }));
   const at = x(mean);
   plot.append(
@@ -267,7 +268,7 @@ function drawDifferences() {
   const baseline = Number(find("#baseline").value);
   const others = [...methods.keys()].filter((method) => method !== baseline);
   const table = find("#differences table");
-  table.classList.toggle("dense", others.length > 4);
+  const width = others.length > 4 ? 84 : others.length > 2 ? 120 : 240;
   const head = make("tr", {}, make("th", { scope: "col" }, "metric"));
   for (const method of others) {
     head.append(make("th", { scope: "col", colspan: 2, title: methods[method] },
@@ -293,7 +294,7 @@ function drawDifferences() {
       const interval = Number.isNaN(low) || frames.length < 2 ? "" : `${text(low, decimals, true)} to ${text(high, decimals, true)}`;
       const sign = make("span", { "aria-hidden": "true" }, `${SIGNS[verdict]} `);
       row.append(
-        make("td", { class: `whisker ${verdict}` }, whisker(mean, low, high, reach, verdict)),
+        make("td", { class: `whisker ${verdict}` }, whisker(mean, low, high, reach, verdict, width)),
         make("td", { class: `difference ${verdict}` }, make("b", {}, sign, text(mean, decimals, true)),
           make("span", { class: "sr" }, ` ${verdict}`), make("small", {}, interval)),
       );
