@@ -26,11 +26,11 @@ from numpy.typing import NDArray
 from fuseloop.datasets.synthetic import generate
 from fuseloop.engines.allocator import tune_allocator
 from fuseloop.metrics import METRICS, metrics_of, score_frame, to_grey
+from fuseloop.metrics.table import SLOW
 
 HEIGHT, WIDTH = 480, 640
 ROUNDS = 7
 TWELVE = ("en", "sd", "sf", "ag", "mi", "scd", "vif", "qabf", "ssim", "cc", "mse", "psnr")
-SLOW = ("fmi_pixel", "fmi_gradient", "fmi_dct", "qp")
 SUITE = tuple(key for key in metrics_of("default") if key not in SLOW)
 KEYS = {
     "metrics.seconds_12": f"{' '.join(METRICS[key].name for key in TWELVE)} of a pair, convention cddfuse",

@@ -301,7 +301,7 @@ class TestScore:
         assert ran.errors == ""
         assert re.search(r"EN ↑ .* 3 ", ran.output)
         assert "Qcv ↓ (default)" in ran.output
-        assert re.search(r"^scored 3 of 3 frames in [\d.]+ s \([\d.]+ a second\)$", ran.output, re.MULTILINE)
+        assert re.search(r"^scored 3 of 3 frames in [\d.]+ s \([\d.]+ (a second|s each)\)$", ran.output, re.MULTILINE)
         assert ran.output.endswith("wrote s.json\nwrote s.csv\n")
         frames = json.loads(Path("s.json").read_text("utf-8"))["methods"]["one"]["frames"]
         images = (read_image(f"{folder}/b.png").pixels for folder in ("ir", "vis", "one"))

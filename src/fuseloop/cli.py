@@ -202,7 +202,7 @@ def score(
         fused: Fused image or folder, or NAME=PATH; again for every method to compare. Without a NAME the method is
             called as the folder, or as the stem of the file.
         metrics: Keys separated by commas, such as en,mi,vif; the name of a convention for the metrics of its
-            implementation; or all.
+            implementation; all; or fast, which is all but FMI and Qp, which take most of the time.
         convention: Whose definitions to follow: default (textbook), cddfuse, tdfusion, tang, ivif_zoo, vifb, zheng or
             yuliu. What a convention lacks follows default, and is marked.
         json: Write all values, summaries and reasons to this file.
@@ -577,7 +577,7 @@ def _run_scoring(loop: Callable[..., object], plan: Plan, outcomes: list[ScoreOu
         _say("interrupted", f"{good} of {len(plan.jobs)} frames were scored; tables and files are of these alone")
     parts = [f"scored {good} of {len(plan.jobs)} frames in {seconds:.1f} s"]
     if good:
-        parts[0] += f" ({good / seconds:.1f} a second)"
+        parts[0] += f" ({good / seconds:.1f} a second)" if good > seconds else f" ({seconds / good:.1f} s each)"
     if failed:
         parts.append(f"{failed} failed")
     if plan.unmatched:

@@ -25,6 +25,7 @@ from fuseloop.metrics import (
 from fuseloop.metrics.functional import Frame, Result, qabf
 from fuseloop.metrics.functional.frame import metric
 from fuseloop.metrics.functional.windows import is_flat
+from fuseloop.metrics.table import SLOW, parse_metrics
 from tests.metrics.tester import triple
 
 Pixels = NDArray[np.uint8]
@@ -262,6 +263,18 @@ def test_a_metric_without_a_default_is_scored_only_where_it_exists():
     assert "peculiar" not in score_frame(*pixels(), convention="cddfuse")
     with pytest.raises(ConfigurationError, match=r"Peculiar has no definition under 'cddfuse'.*tang"):
         score_frame(*pixels(), metrics=["peculiar"], convention="cddfuse")
+
+
+def test_metrics_can_be_named_in_text():
+    assert parse_metrics("vif, EN,vif", "default") == ("vif", "en")
+    assert parse_metrics("all", "tang") == metrics_of("tang")
+    assert set(metrics_of("default")) - set(parse_metrics("fast", "default")) == set(SLOW)
+    assert "te" in parse_metrics("ivif_zoo", "ivif_zoo")
+    assert parse_metrics("tdfusion,en", "cddfuse")[-1] != "en", "named already"
+    with pytest.raises(ConfigurationError, match="did you mean 'qabf'"):
+        parse_metrics("en,qapf", "default")
+    with pytest.raises(ConfigurationError, match="no metric is named"):
+        parse_metrics(",", "default")
 
 
 def test_the_smallest_side_is_that_of_the_convention():

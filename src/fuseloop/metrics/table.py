@@ -111,6 +111,10 @@ METRICS: dict[str, Metric] = {
 }
 
 
+SLOW = ("fmi_pixel", "fmi_gradient", "fmi_dct", "qp")
+"""These take most of the time of scoring all."""
+
+
 class Convention(NamedTuple):
     """One row of the conventions.
 
@@ -178,8 +182,8 @@ def parse_metrics(text: str, convention: str) -> tuple[str, ...]:
     """Reads a list of metrics from text such as "en,mi".
 
     Args:
-        text: Keys, "all" for all of `metrics_of`, or names of conventions for the metrics that their implementations
-            have, separated by commas.
+        text: Keys, "all" for all of `metrics_of`, "fast" for these but `SLOW`, or names of conventions for the metrics
+            that their implementations have, separated by commas.
         convention: The convention to score by.
 
     Raises:
@@ -187,15 +191,15 @@ def parse_metrics(text: str, convention: str) -> tuple[str, ...]:
     """
     keys: dict[str, None] = {}
     for word in filter(None, map(str.strip, text.lower().split(","))):
-        if word == "all":
-            keys |= dict.fromkeys(metrics_of(convention))
+        if word in ("all", "fast"):
+            keys |= dict.fromkeys(key for key in metrics_of(convention) if word == "all" or key not in SLOW)
         elif word in CONVENTIONS:
             keys |= dict.fromkeys(key for key, row in METRICS.items() if word in row.conventions)
         else:
             find_metric(word)
             keys[word] = None
     if not keys:
-        raise ConfigurationError(f"no metric is named; known are all, {', '.join(METRICS)}")
+        raise ConfigurationError(f"no metric is named; known are all, fast, {', '.join(METRICS)}")
     return tuple(keys)
 
 
