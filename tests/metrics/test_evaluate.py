@@ -61,7 +61,7 @@ def test_an_undefined_score_says_why():
 
 
 def test_methods_are_scored_as_if_alone():
-    infrared, visible, fused = pixels()
+    infrared, visible, fused = pixels(0, 161, 163)
     methods = {"mean": ((infrared.astype(int) + visible) // 2).astype(np.uint8), "fused": fused}
     scores = score_methods(infrared, visible, methods, convention="cddfuse")
     for method, image in methods.items():
@@ -69,7 +69,7 @@ def test_methods_are_scored_as_if_alone():
 
 
 def test_colour_is_scored_by_its_grey_levels():
-    infrared, visible, fused = pixels()
+    infrared, visible, fused = pixels(0, 161, 163)
     colour = np.random.default_rng(0).integers(0, 256, size=(*visible.shape, 3), dtype=np.uint8)
     assert score_frame(infrared, colour, fused) == score_frame(infrared, to_grey(colour), fused)
 

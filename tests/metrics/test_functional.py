@@ -110,7 +110,6 @@ class TestNabf(MetricTester):
 
 class TestVif(MetricTester):
     key = "vif"
-    side = 41
 
 
 class TestQabf(MetricTester):
@@ -119,6 +118,34 @@ class TestQabf(MetricTester):
 
 class TestSsim(MetricTester):
     key = "ssim"
+
+
+class TestMsSsim(MetricTester):
+    key = "ms_ssim"
+
+
+class TestMefSsim(MetricTester):
+    key = "mef_ssim"
+
+
+class TestQy(MetricTester):
+    key = "qy"
+
+
+class TestQs(MetricTester):
+    key = "qs"
+
+
+class TestQw(MetricTester):
+    key = "qw"
+
+
+class TestQe(MetricTester):
+    key = "qe"
+
+
+class TestQc(MetricTester):
+    key = "qc"
 
 
 class TestQcb(MetricTester):
@@ -150,9 +177,17 @@ def test_windows_are_correlations_over_the_full_windows(size: tuple[int, int], s
     torch.testing.assert_close(window(maps, rows, columns, step=step), expected)
 
 
-def test_windows_pass_their_gradient_back():
+@pytest.mark.parametrize(("kernel", "step"), [(gaussian(5, 1.0), 2), (gaussian(5, 1.0), 1), (uniform(7), 1)])
+def test_windows_pass_their_gradient_back(kernel: tuple[float, ...], step: int):
     maps = torch.rand(1, 2, 9, 8, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x: window(x, gaussian(5, 1.0), step=2), maps)
+    assert torch.autograd.gradcheck(lambda x: window(x, kernel, step=step), maps)
+
+
+@pytest.mark.parametrize("size", range(1, 12))
+def test_sums_of_whole_numbers_are_exact(size: int):
+    maps = torch.randint(0, 2**40, (1, 2, 15, 11), generator=torch.Generator().manual_seed(size)).double()
+    expected = maps.long().unfold(-2, size, 1).unfold(-2, size, 1).sum(dim=(-2, -1))
+    assert (window(maps, (1.0,) * size) == expected).all()
 
 
 @pytest.mark.parametrize("kernel", [gaussian(11, 1.5), gaussian(4, 1.0), uniform(7)])

@@ -99,8 +99,13 @@ class MetricTester:
     convention: ClassVar[str] = "default"
     """What the shared tests follow."""
 
-    side: ClassVar[int] = 12
-    """A side that is large enough, for checks of many pixels."""
+    @property
+    def side(self) -> int:
+        """A side that is large enough, for checks of many pixels."""
+        return max(12, SMALLEST.get(self.key, 1))
+
+    def triple(self, seed: int = 0, batch: int = 1) -> tuple[Tensor, Tensor, Tensor]:
+        return triple(seed, max(48, self.side), max(61, self.side), batch)
 
     @property
     def function(self) -> MetricFunction:
@@ -153,24 +158,24 @@ class MetricTester:
 
     @pytest.mark.parametrize("device", DEVICES)
     def test_it_gives_one_float64_value_for_each_image(self, device: str):
-        values = self.score(*(image.float().to(device) for image in triple(batch=3)))
+        values = self.score(*(image.float().to(device) for image in self.triple(batch=3)))
         assert values.shape == (3,)
         assert values.dtype == torch.float64
         assert values.isfinite().all()
-        torch.testing.assert_close(values.cpu(), self.score(*triple(batch=3)), rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(values.cpu(), self.score(*self.triple(batch=3)), rtol=1e-9, atol=1e-9)
 
     def test_a_batch_equals_one_by_one(self):
-        images = triple(seed=1, batch=3)
+        images = self.triple(seed=1, batch=3)
         alone = torch.cat([self.score(*(image[i : i + 1] for image in images)) for i in range(3)])
         torch.testing.assert_close(self.score(*images), alone, rtol=1e-10, atol=1e-10)
 
     def test_swapping_the_sources_changes_nothing(self):
-        infrared, visible, fused = triple(seed=2)
+        infrared, visible, fused = self.triple(seed=2)
         expected = self.score(infrared, visible, fused)
         torch.testing.assert_close(self.score(visible, infrared, fused), expected, rtol=1e-12, atol=1e-12)
 
     def test_what_would_be_saved_is_scored(self):
-        infrared, visible, fused = triple(seed=3)
+        infrared, visible, fused = self.triple(seed=3)
         unsaved = torch.where(fused < 0.5, fused, fused + 0.4 / 255)
         torch.testing.assert_close(
             self.score(infrared, visible, unsaved), self.score(infrared, visible, fused), rtol=0, atol=0
@@ -178,10 +183,10 @@ class MetricTester:
 
     def test_an_unknown_convention_is_an_error_that_lists_the_known_ones(self):
         with pytest.raises(ValueError, match=f"tabloid.*{self.convention}"):
-            self.score(*triple(), convention="tabloid")
+            self.score(*self.triple(), convention="tabloid")
 
     def test_it_keeps_single_precision_when_training(self):
-        images = triple(seed=4)
+        images = self.triple(seed=4)
         single = self.score(*(image.float() for image in images), quantize=False)
         exact = self.score(*images, quantize=False)
         if METRICS[self.key].differentiable:
@@ -189,7 +194,7 @@ class MetricTester:
         torch.testing.assert_close(single.double(), exact.double(), rtol=2e-3, atol=1e-4)
 
     def test_mixed_precision_does_not_reach_it(self):
-        images = [image.float() for image in triple(seed=5)]
+        images = [image.float() for image in self.triple(seed=5)]
         expected = self.score(*images, quantize=False)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             torch.testing.assert_close(self.score(*images, quantize=False), expected, rtol=0, atol=0)
@@ -214,7 +219,7 @@ class MetricTester:
     def test_its_gradient_is_finite_everywhere(self, part: str):
         if not METRICS[self.key].differentiable:
             pytest.skip("no gradient promised")
-        infrared, visible, fused = (image.float() for image in triple(seed=7))
+        infrared, visible, fused = (image.float() for image in self.triple(seed=7))
         if part == "half black":
             for image in (infrared, visible, fused):
                 image[..., :30] = 0

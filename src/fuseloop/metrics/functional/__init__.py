@@ -11,8 +11,9 @@ from fuseloop.metrics.functional.gradient import nabf, qabf
 from fuseloop.metrics.functional.information import ce, en, mi, nmi, qncie, qte, qte_cvejic, te
 from fuseloop.metrics.functional.perception import qcb, qcv
 from fuseloop.metrics.functional.phase import qp
+from fuseloop.metrics.functional.quality_index import qc, qe, qs, qw, qy
 from fuseloop.metrics.functional.statistics import ag, cc, ei, mse, psnr, qsf, rmse, scd, sd, sf
-from fuseloop.metrics.functional.structure import ssim
+from fuseloop.metrics.functional.structure import mef_ssim, ms_ssim, ssim
 
 __all__ = [
     "Frame",
@@ -27,19 +28,26 @@ __all__ = [
     "fmi_dct",
     "fmi_gradient",
     "fmi_pixel",
+    "mef_ssim",
     "mi",
+    "ms_ssim",
     "mse",
     "nabf",
     "nmi",
     "psnr",
     "qabf",
+    "qc",
     "qcb",
     "qcv",
+    "qe",
     "qncie",
     "qp",
+    "qs",
     "qsf",
     "qte",
     "qte_cvejic",
+    "qw",
+    "qy",
     "rmse",
     "scd",
     "sd",
