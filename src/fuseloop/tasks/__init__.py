@@ -1,0 +1,1 @@
+"""Task networks: detectors, segmenters and saliency networks behind one protocol."""
