@@ -11,6 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -41,6 +42,21 @@ class Target:
     classes: Tensor | None = None
     segmentation: Tensor | None = None
     saliency: Tensor | None = None
+
+
+def labels(targets: Sequence[Target], part: Literal["boxes", "classes", "segmentation", "saliency"]) -> list[Tensor]:
+    """One part of the labels of all images.
+
+    Raises:
+        ValueError: It is missing for an image.
+    """
+    found: list[Tensor] = []
+    for index, target in enumerate(targets):
+        value = getattr(target, part)
+        if value is None:
+            raise ValueError(f"image {index} of the batch has no {part} in its target")
+        found.append(value)
+    return found
 
 
 @dataclass(frozen=True)
@@ -130,13 +146,10 @@ class View(NamedTuple):
 
     def maps_to_image(self, maps: Tensor) -> Tensor:
         """Maps B×C×h×w over the whole input, of any resolution, to the pixels of the image, bilinear."""
-        rows, columns = maps.shape[-2] / self.input_height, maps.shape[-1] / self.input_width
-        if not (self.top or self.left or self.shown_height < self.input_height or self.shown_width < self.input_width):
-            return F.interpolate(maps, (self.height, self.width), mode="bilinear", align_corners=False)
-        if rows != 1 or columns != 1:
+        if (self.shown_height, self.shown_width) != (self.input_height, self.input_width):
             maps = F.interpolate(maps, (self.input_height, self.input_width), mode="bilinear", align_corners=False)
-        shown = maps[..., self.top : self.top + self.shown_height, self.left : self.left + self.shown_width]
-        return F.interpolate(shown, (self.height, self.width), mode="bilinear", align_corners=False)
+            maps = maps[..., self.top : self.top + self.shown_height, self.left : self.left + self.shown_width]
+        return F.interpolate(maps, (self.height, self.width), mode="bilinear", align_corners=False)
 
     def _scale(self, boxes: Tensor) -> Tensor:
         across, down = self.shown_width / self.width, self.shown_height / self.height
@@ -219,11 +232,11 @@ class TaskNetwork(nn.Module, ABC):
             reduction: "mean" for a scalar, "none" for one value an image, (B,). The mean of the second is the first.
 
         Raises:
-            ValueError: The number of targets is not that of the images.
+            ValueError: The number of targets is not that of the images, or an image lacks the labels of the task.
         """
+        if len(outputs.feature) != len(targets):
+            raise ValueError(f"{len(outputs.feature)} images but {len(targets)} targets")
         losses = self.sample_losses(outputs, targets)
-        if len(losses) != len(targets):
-            raise ValueError(f"{len(losses)} images but {len(targets)} targets")
         return losses.mean() if reduction == "mean" else losses
 
 
@@ -237,18 +250,33 @@ class hooked:  # noqa: N801 - reads as a verb: with hooked(network, "layer") as 
         layer: Dotted name of a submodule, as in `named_modules`.
 
     Raises:
-        ConfigurationError: There is no such layer; the message lists the layers that are.
+        ConfigurationError: There is no such layer; the message lists those of similar names and those at the top.
     """
 
     def __init__(self, module: nn.Module, layer: str) -> None:
         layers = dict(module.named_modules())
         if layer not in layers or not layer:
-            names = ", ".join(name for name in layers if name)
-            missing = f"{type(module).__name__} has no layer {layer!r} to take the feature from"
-            raise ConfigurationError(f"{missing}; it has {names}")
+            names = [name for name in layers if name]
+            similar = get_close_matches(layer, names, n=8)
+            shown = ", ".join(dict.fromkeys([*similar, *(name for name, _ in module.named_children())]))
+            raise ConfigurationError(
+                f"{type(module).__name__} has no layer {layer!r} to take the feature from; of its {len(names)} layers "
+                f"try one of {shown}, or a deeper one as `named_modules` lists them"
+            )
         self._layer = layers[layer]
-        self.name = layer
-        self.output: Tensor | None = None
+        self._name = layer
+        self._output: Tensor | None = None
+
+    @property
+    def output(self) -> Tensor:
+        """What the layer gave last.
+
+        Raises:
+            ConfigurationError: The network ran without this layer.
+        """
+        if self._output is None:
+            raise ConfigurationError(f"the network ran without its layer {self._name!r}; take the feature from another")
+        return self._output
 
     def __enter__(self) -> hooked:
         self._handle = self._layer.register_forward_hook(self._keep)
@@ -258,7 +286,7 @@ class hooked:  # noqa: N801 - reads as a verb: with hooked(network, "layer") as 
         self._handle.remove()
 
     def _keep(self, module: nn.Module, inputs: Any, output: Any) -> None:
-        self.output = first_tensor(output).clone()
+        self._output = first_tensor(output).clone()
 
 
 def first_tensor(output: Any) -> Tensor:

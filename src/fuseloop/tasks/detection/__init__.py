@@ -1,0 +1,1 @@
+"""Detectors, and what all of them share: boxes."""
