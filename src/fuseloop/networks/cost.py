@@ -29,4 +29,4 @@ def multiply_accumulates(module: nn.Module, *inputs: Any) -> int:
     # The fused attention of the CPU is not known to the counter; the plain one is two products.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         module(*inputs)
-    return counter.get_total_flops() // 2
+    return int(counter.get_total_flops()) // 2

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fuseloop.datasets.labelled import LabelledPair
 from fuseloop.errors import ConfigurationError
 
 Task = Literal["detection", "segmentation", "saliency"]
@@ -42,6 +43,16 @@ class Target:
     classes: Tensor | None = None
     segmentation: Tensor | None = None
     saliency: Tensor | None = None
+
+    @classmethod
+    def of(cls, pair: LabelledPair) -> Target:
+        """The labels of a pair as tensors."""
+        return cls(
+            boxes=None if pair.boxes is None else torch.from_numpy(pair.boxes).float(),
+            classes=None if pair.classes is None else torch.from_numpy(pair.classes).long(),
+            segmentation=None if pair.segmentation is None else torch.from_numpy(pair.segmentation).long(),
+            saliency=None if pair.saliency is None else torch.from_numpy(pair.saliency).float() / 255,
+        )
 
 
 def labels(targets: Sequence[Target], part: Literal["boxes", "classes", "segmentation", "saliency"]) -> list[Tensor]:
