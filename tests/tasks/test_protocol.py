@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from fuseloop.errors import ConfigurationError
-from fuseloop.tasks.protocol import Outputs, Prediction, Target, TaskNetwork, View, first_tensor, hooked, labels
+from fuseloop.errors import ConfigurationError, LabelError
+from fuseloop.tasks.kinds import SaliencyNetwork
+from fuseloop.tasks.protocol import Outputs, Prediction, Target, View, first_tensor, hooked, labels
 
 sides = st.integers(1, 300)
 quickly = settings(deadline=None, max_examples=50)
@@ -72,9 +73,9 @@ class TestView:
         boxes *= torch.tensor([view.width, view.height] * 2)
         shown = view.boxes_to_input(boxes)
         torch.testing.assert_close(view.boxes_to_image(shown), boxes)
-        limit = torch.tensor([view.left + view.shown_width, view.top + view.shown_height] * 2)
-        assert (shown >= torch.tensor([view.left, view.top] * 2) - 1e-9).all()
-        assert (shown <= limit + 1e-9).all()
+        first = boxes.new_tensor([view.left, view.top] * 2)
+        size = boxes.new_tensor([view.shown_width, view.shown_height] * 2)
+        assert ((shown >= first - 1e-9) & (shown <= first + size + 1e-9)).all()
 
     @quickly
     @given(views())
@@ -136,11 +137,8 @@ class TestView:
         assert (images.grad != 0).all()
 
 
-class Brightness(TaskNetwork):
+class Brightness(SaliencyNetwork):
     """The least task network: says how bright the middle is, wants the saliency's mean there."""
-
-    task = "saliency"
-    classes = ()
 
     def __init__(self) -> None:
         super().__init__()
@@ -193,7 +191,7 @@ class TestTaskNetwork:
     def test_a_missing_label_is_named(self):
         network = Brightness()
         targets = [self.targets[0], Target(boxes=torch.zeros(0, 4)), self.targets[2]]
-        with pytest.raises(ValueError, match="image 1 of the batch has no saliency"):
+        with pytest.raises(LabelError, match="image 1 of the batch has no saliency"):
             network.loss(network(self.images), targets)
 
 

@@ -19,7 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fuseloop.datasets.labelled import LabelledPair
-from fuseloop.errors import ConfigurationError
+from fuseloop.errors import ConfigurationError, LabelError
+from fuseloop.metrics.task_scores import TaskScores
 
 Task = Literal["detection", "segmentation", "saliency"]
 Reduction = Literal["mean", "none"]
@@ -59,13 +60,13 @@ def labels(targets: Sequence[Target], part: Literal["boxes", "classes", "segment
     """One part of the labels of all images.
 
     Raises:
-        ValueError: It is missing for an image.
+        LabelError: It is missing for an image.
     """
     found: list[Tensor] = []
     for index, target in enumerate(targets):
         value = getattr(target, part)
         if value is None:
-            raise ValueError(f"image {index} of the batch has no {part} in its target")
+            raise LabelError(f"image {index} of the batch has no {part} in its target, which its loss or score needs")
         found.append(value)
     return found
 
@@ -188,8 +189,9 @@ class Outputs:
 class TaskNetwork(nn.Module, ABC):
     """A detector, segmenter or saliency network behind one protocol.
 
-    A subclass says its task and classes, makes its input (`view`, `prepare`), runs (`run`), and has a loss and a
-    prediction. `loss` and `predict` take what calling the network gave; neither `predict` nor the feature needs labels.
+    A network derives from `Detector`, `Segmenter` or `SaliencyNetwork` (`fuseloop.tasks.kinds`), which score what it
+    predicts. It says its classes, makes its input (`view`, `prepare`), runs (`run`), and has a loss and a prediction.
+    `loss` and `predict` take what calling the network gave; neither `predict` nor the feature needs labels.
 
     Attributes:
         task: What it does.
@@ -219,6 +221,18 @@ class TaskNetwork(nn.Module, ABC):
     def predict(self, outputs: Outputs) -> list[Prediction]:
         """What the network says of each image, independent of the others in the batch."""
 
+    @abstractmethod
+    def keep(self, name: str, prediction: Prediction, target: Target) -> Any:
+        """What the score of any set needs of one image.
+
+        Raises:
+            LabelError: The target lacks the labels of the task, or prediction and target cannot be compared.
+        """
+
+    @abstractmethod
+    def score(self, kept: Sequence[Any]) -> TaskScores:
+        """The scores of a set of images from what was kept of each."""
+
     def forward(self, images: Tensor) -> Outputs:
         """Looks at images.
 
@@ -243,7 +257,8 @@ class TaskNetwork(nn.Module, ABC):
             reduction: "mean" for a scalar, "none" for one value an image, (B,). The mean of the second is the first.
 
         Raises:
-            ValueError: The number of targets is not that of the images, or an image lacks the labels of the task.
+            ValueError: The number of targets is not that of the images.
+            LabelError: An image lacks the labels of the task, or they do not fit the network.
         """
         if len(outputs.feature) != len(targets):
             raise ValueError(f"{len(outputs.feature)} images but {len(targets)} targets")

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from fuseloop.datasets.synthetic import BOX_NAMES
-from fuseloop.errors import ConfigurationError
+from fuseloop.errors import ConfigurationError, LabelError
 from fuseloop.networks.cost import multiply_accumulates, parameter_count
 from fuseloop.tasks.detection.anchors import cluster_sizes
 from fuseloop.tasks.detection.boxes import complete_iou, to_corners
@@ -98,7 +98,7 @@ class TestConfiguration:
 
     def test_what_is_selected_by_default(self):
         """Recorded, since scores depend on it."""
-        assert Selection() == Selection(score=0.001, overlap=0.6, limit=300)
+        assert Selection() == Selection(score_threshold=0.001, nms_iou=0.6, limit=300)
 
     @torch.no_grad()
     def test_one_channel_sees_the_luma(self):
@@ -201,6 +201,14 @@ class TestLoss:
         assert not terms["classification"][2]
         assert terms["objectness"][2] > 0
 
+    def test_objectness_does_not_move_boxes(self):
+        images, targets = part(96, 128)
+        network = make(loss_weights=LossWeights(box=0, classification=0))
+        outputs = network(images)
+        gradients = torch.autograd.grad(network.loss(outputs, targets), outputs.raw)
+        assert all(gradient[..., 4].any() for gradient in gradients)
+        assert not any(gradient[..., :4].any() for gradient in gradients)
+
     def test_a_batch_without_objects_teaches_that_there_are_none(self):
         images, targets = part(96, 128)
         network = make()
@@ -213,7 +221,7 @@ class TestLoss:
         images, targets = part(96, 128)
         network = make()
         wrong = [Target(boxes=target.boxes, classes=target.classes + 2) for target in targets]
-        with pytest.raises(ValueError, match=r"3 classes.*got \[.*4"):
+        with pytest.raises(LabelError, match=r"3 classes.*got \[.*4"):
             network.loss(network(images), wrong)
 
 
@@ -247,7 +255,7 @@ class TestPrediction:
     def test_a_box_may_be_of_several_classes_and_faint_ones_are_dropped(self):
         boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 9], [50, 50, 60, 60]])
         scores = torch.tensor([[0.9, 0.5], [0.8, 0.1], [0.01, 0.2]])
-        found = select(boxes, scores, Selection(score=0.05))
+        found = select(boxes, scores, Selection(score_threshold=0.05))
         assert found.boxes.tolist() == boxes[[0, 0, 2]].tolist()
         assert found.classes.tolist() == [0, 1, 1]
         torch.testing.assert_close(found.scores, torch.tensor([0.9, 0.5, 0.2]))

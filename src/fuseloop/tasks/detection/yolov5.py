@@ -17,11 +17,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fuseloop.errors import ConfigurationError
+from fuseloop.errors import ConfigurationError, LabelError
 from fuseloop.pairs.colour import rgb_to_ycbcr
 from fuseloop.tasks.detection.anchors import assign
 from fuseloop.tasks.detection.boxes import complete_iou, suppress, to_centres, to_corners
-from fuseloop.tasks.protocol import Outputs, Prediction, Target, Task, TaskNetwork, View, labels
+from fuseloop.tasks.kinds import Detector
+from fuseloop.tasks.protocol import Outputs, Prediction, Target, View, labels
 
 STRIDES = (8, 16, 32)
 
@@ -37,7 +38,7 @@ GREY = 114 / 255
 
 
 class Size(NamedTuple):
-    """Multipliers of the repeated blocks and of the channels of the largest published network but one, `l`."""
+    """Multipliers of the repeated blocks and of the channels of size `l`."""
 
     depth: float
     width: float
@@ -74,14 +75,14 @@ class Selection:
     """Which boxes are predictions. The defaults are those for scoring, where even faint boxes count.
 
     Attributes:
-        score: Objectness times class probability must be above this.
-        overlap: A box whose IoU with a better one of its class is above this is suppressed.
+        score_threshold: Objectness times class probability must be above this.
+        nms_iou: A box whose IoU with a better one of its class is above this is suppressed.
         candidates: So many of the best boxes are looked at.
         limit: So many are left at most.
     """
 
-    score: float = 0.001
-    overlap: float = 0.6
+    score_threshold: float = 0.001
+    nms_iou: float = 0.6
     candidates: int = 10_000
     limit: int = 300
 
@@ -214,7 +215,7 @@ class Labels(NamedTuple):
     classes: Tensor
 
 
-class YOLOv5(TaskNetwork):
+class YOLOv5(Detector):
     """YOLOv5 in any size, untrained.
 
     By default images are stretched up to multiples of 32, as CLDyN does; with `letterbox` their longer side gets that
@@ -235,8 +236,6 @@ class YOLOv5(TaskNetwork):
     Raises:
         ConfigurationError: The size, the number of channels or the shape of the anchors is none of these.
     """
-
-    task: Task = "detection"
 
     def __init__(
         self,
@@ -278,6 +277,16 @@ class YOLOv5(TaskNetwork):
             by_anchor[:, 4] = torch.logit(torch.tensor(8 / (640 / stride) ** 2))
             by_anchor[:, 5:] = torch.logit(torch.tensor(0.6 / len(self.classes)))
 
+    @property
+    def score_threshold(self) -> float:
+        """See `Selection`."""
+        return self.selection.score_threshold
+
+    @property
+    def nms_iou(self) -> float:
+        """See `Selection`."""
+        return self.selection.nms_iou
+
     def view(self, height: int, width: int) -> View:
         """Stretched up to multiples of 32, or letterboxed."""
         if self.letterbox is None:
@@ -301,9 +310,13 @@ class YOLOv5(TaskNetwork):
         return raw, features[-1]
 
     def sample_losses(self, outputs: Outputs, targets: Sequence[Target]) -> Tensor:
-        """The loss of each image, (B,): over three scales the means of the box, class and objectness terms.
+        """The loss of each image, (B,): the sum over three scales of the box, class and objectness terms.
 
-        All boxes of an image that a scale answers for weigh alike. An image without boxes has objectness alone.
+        Box and class terms are means over the boxes of the image that a scale answers for; the published ones are means
+        over those of the whole batch, times its size. An image without boxes has objectness alone.
+
+        Raises:
+            LabelError: An image has no boxes in its target, or a class id that the network does not know.
         """
         wanted = self._stack(targets, outputs.view)
         losses = [
@@ -319,7 +332,7 @@ class YOLOv5(TaskNetwork):
         boxes = [boxes.to(device, torch.float32).reshape(-1, 4) for boxes in labels(targets, "boxes")]
         classes = torch.cat(labels(targets, "classes")).to(device)
         if len(classes) and not 0 <= int(classes.min()) <= int(classes.max()) < len(self.classes):
-            raise ValueError(f"class ids of {len(self.classes)} classes begin at 0, got {sorted({*classes.tolist()})}")
+            raise LabelError(f"class ids of {len(self.classes)} classes begin at 0, got {sorted({*classes.tolist()})}")
         image = torch.tensor([index for index, of_image in enumerate(boxes) for _ in of_image], device=device).long()
         return Labels(image, view.boxes_to_input(torch.cat(boxes)), classes)
 
@@ -377,11 +390,11 @@ def decode(raw: Tensor, anchors: Tensor, cells: Tensor, stride: int) -> Tensor:
 
 def select(boxes: Tensor, scores: Tensor, selection: Selection) -> Prediction:
     """The predictions of one image from boxes N×4 and their scores for each class N×C; a box may be of several."""
-    box, name = (scores > selection.score).nonzero(as_tuple=True)
+    box, name = (scores > selection.score_threshold).nonzero(as_tuple=True)
     found = scores[box, name]
     best = found.argsort(descending=True, stable=True)[: selection.candidates]
     box, name, found = box[best], name[best], found[best]
-    stay = suppress(boxes[box], found, name, threshold=selection.overlap, limit=selection.limit)
+    stay = suppress(boxes[box], found, name, threshold=selection.nms_iou, limit=selection.limit)
     return Prediction(boxes=boxes[box[stay]], classes=name[stay], scores=found[stay])
 
 
