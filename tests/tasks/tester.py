@@ -46,11 +46,12 @@ def part(height: int, width: int) -> tuple[Tensor, tuple[Target, ...]]:
     def of(target: Target) -> Target:
         boxes = torch.minimum((target.boxes - corner).clamp(min=0), limit)
         inside = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
-        masks = (mask[top:, left : left + width] for mask in (target.segmentation, target.saliency))
+        masks = (mask[top:, left : left + width] for mask in (target.segmentation, target.saliency, target.edges))
         return Target(boxes[inside], target.classes[inside], *masks)
 
     first, second, third = (of(target) for target in targets[1:4])
-    empty = Target(third.boxes[:0], third.classes[:0], *map(torch.zeros_like, (third.segmentation, third.saliency)))
+    masks = map(torch.zeros_like, (third.segmentation, third.saliency, third.edges))
+    empty = Target(third.boxes[:0], third.classes[:0], *masks)
     return images[1:4, :, top:, left : left + width].contiguous(), (first, second, empty)
 
 

@@ -38,6 +38,7 @@ def marked(seed: int, first: int = 1) -> LabelledPair:
         classes=classes,
         segmentation=ids.copy(),
         saliency=np.where(ids > 0, np.uint8(255), np.uint8(0)),
+        edges=np.where(ids > 0, np.uint8(255), np.uint8(0)),
     )
 
 
@@ -51,6 +52,7 @@ def check(pair: LabelledPair, slack: float) -> None:
     height, width = pair.infrared.shape
     assert pair.visible.shape == (height, width, 3)
     assert pair.segmentation.shape == pair.saliency.shape == (height, width)
+    assert np.array_equal(pair.edges, pair.saliency)
     assert pair.boxes.shape == (len(pair.classes), 4)
     assert pair.boxes.dtype == np.float32
     assert ((pair.boxes >= 0) & (pair.boxes <= [width, height] * 2)).all()

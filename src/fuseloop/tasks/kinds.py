@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 
+from fuseloop.datasets.labelled import IGNORED
 from fuseloop.metrics.task_scores import (
     DetectionFrame,
     DetectionScores,
@@ -19,7 +20,7 @@ from fuseloop.metrics.task_scores import (
     score_segmentation,
     segmentation_frame,
 )
-from fuseloop.tasks.protocol import IGNORED, Prediction, Target, Task, TaskNetwork, labels
+from fuseloop.tasks.protocol import Prediction, Target, Task, TaskNetwork, labels
 
 
 class Detector(TaskNetwork):

@@ -18,15 +18,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fuseloop.datasets.labelled import LabelledPair
+from fuseloop.datasets.labelled import LabelledPair, edges_of
 from fuseloop.errors import ConfigurationError, LabelError
 from fuseloop.metrics.task_scores import TaskScores
 
 Task = Literal["detection", "segmentation", "saliency"]
 Reduction = Literal["mean", "none"]
-
-IGNORED = 255
-"""Segmentation id of pixels that count nowhere."""
+Part = Literal["boxes", "classes", "segmentation", "saliency", "edges"]
 
 
 @dataclass(frozen=True)
@@ -38,25 +36,29 @@ class Target:
         classes: N int64, the class of each box.
         segmentation: H×W int64, class ids, `IGNORED` where nothing counts.
         saliency: H×W float32 in [0, 1].
+        edges: H×W float32 in [0, 1], the outline of what is salient.
     """
 
     boxes: Tensor | None = None
     classes: Tensor | None = None
     segmentation: Tensor | None = None
     saliency: Tensor | None = None
+    edges: Tensor | None = None
 
     @classmethod
     def of(cls, pair: LabelledPair) -> Target:
-        """The labels of a pair as tensors."""
+        """The labels of a pair as tensors; edges are made of the saliency where the pair has none of its own."""
+        edges = edges_of(pair)
         return cls(
             boxes=None if pair.boxes is None else torch.from_numpy(pair.boxes).float(),
             classes=None if pair.classes is None else torch.from_numpy(pair.classes).long(),
             segmentation=None if pair.segmentation is None else torch.from_numpy(pair.segmentation).long(),
             saliency=None if pair.saliency is None else torch.from_numpy(pair.saliency).float() / 255,
+            edges=None if edges is None else torch.from_numpy(edges).float() / 255,
         )
 
 
-def labels(targets: Sequence[Target], part: Literal["boxes", "classes", "segmentation", "saliency"]) -> list[Tensor]:
+def labels(targets: Sequence[Target], part: Part) -> list[Tensor]:
     """One part of the labels of all images.
 
     Raises:

@@ -132,6 +132,7 @@ def _on_images(pair: LabelledPair, change: Callable[[Pixels, bool], Pixels]) -> 
         visible=change(pair.visible, True),
         segmentation=None if pair.segmentation is None else change(pair.segmentation, False),
         saliency=None if pair.saliency is None else change(pair.saliency, False),
+        edges=None if pair.edges is None else change(pair.edges, False),
     )
 
 
@@ -145,5 +146,5 @@ def _beside(first: LabelledPair, second: LabelledPair, *, axis: int) -> Labelled
         parts = [getattr(pair, name) for pair in (first, moved)]
         return None if any(part is None for part in parts) else np.concatenate(parts, axis=axis)
 
-    images = {name: join(name, axis) for name in ("infrared", "visible", "segmentation", "saliency")}
+    images = {name: join(name, axis) for name in ("infrared", "visible", "segmentation", "saliency", "edges")}
     return LabelledPair(**images, boxes=join("boxes", 0), classes=join("classes", 0))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,14 +16,17 @@ from fuseloop.tasks.detection.boxes import complete_iou, to_corners
 from fuseloop.tasks.detection.yolov5 import (
     COCO_ANCHORS,
     STRIDES,
+    Bottleneck,
+    CrossStage,
     LossWeights,
+    PyramidPooling,
     Selection,
     Size,
     YOLOv5,
     decode,
     select,
 )
-from fuseloop.tasks.protocol import Outputs, Target, hooked
+from fuseloop.tasks.protocol import Outputs, Target, View, hooked
 from tests.tasks.tester import TaskNetworkTester, part, scenes
 
 NARROW = Size(depth=1 / 3, width=1 / 8)
@@ -75,6 +80,39 @@ class TestPublishedFigures:
         assert outputs.feature.shape == (1, channels, 2, 3)
         assert torch.equal(outputs.feature, caught.output)
         assert outputs.feature.amin() > -0.28, "SiLU, the least value of which is -0.278"
+
+
+class TestBlocks:
+    """What the number of parameters does not tell."""
+
+    x = torch.rand(2, 8, 16, 16, generator=torch.Generator().manual_seed(0))
+
+    @torch.no_grad()
+    def test_a_bottleneck_adds_its_input_where_it_is_residual(self):
+        for residual in (True, False):
+            block = Bottleneck(8, residual=residual).eval()
+            block.layers[1].norm.weight.zero_()
+            assert torch.equal(block(self.x), self.x if residual else torch.zeros_like(self.x))
+
+    @torch.no_grad()
+    def test_half_of_the_channels_go_past_the_bottlenecks(self):
+        block = CrossStage(8, 8, 2, residual=False).eval()
+        for bottleneck in block.blocks:
+            bottleneck.layers[1].norm.weight.zero_()
+        past = block.divide(self.x)[:, 4:]
+        assert torch.equal(block(self.x), block.unite(torch.cat([torch.zeros_like(past), past], dim=1)))
+
+    def test_residual_in_the_backbone_alone(self):
+        network = make()
+        assert all(block.residual for block in network.backbone.modules() if isinstance(block, Bottleneck))
+        assert not any(block.residual for block in network.neck.modules() if isinstance(block, Bottleneck))
+
+    @torch.no_grad()
+    def test_pooling_takes_maxima_over_5_9_and_13_pixels(self):
+        pooling = PyramidPooling(8).eval()
+        reduced = pooling.reduce(self.x)
+        maxima = [F.max_pool2d(reduced, side, stride=1, padding=side // 2) for side in (1, 5, 9, 13)]
+        assert torch.equal(pooling(self.x), pooling.unite(torch.cat(maxima, dim=1)))
 
 
 class TestConfiguration:
@@ -216,6 +254,18 @@ class TestLoss:
         bias = network.head[0].bias.grad.view(3, 8)
         assert (bias[:, 4] > 0).all()
         assert not bias[:, [0, 1, 2, 3, 5, 6, 7]].any()
+
+    @torch.no_grad()
+    def test_boxes_are_compared_in_pixels_of_the_input(self):
+        """A letterboxed image has the loss of an image that is what its letterbox shows."""
+        images, targets = part(70, 100)
+        network = make(letterbox=64).eval()
+        outputs = network(images)
+        assert (outputs.view.shown_height, outputs.view.top) == (45, 9)
+        shown = [Target(boxes=outputs.view.boxes_to_input(target.boxes), classes=target.classes) for target in targets]
+        itself = replace(outputs, view=View.to_multiple(64, 64, 32))
+        torch.testing.assert_close(network.loss(outputs, targets), network.loss(itself, shown))
+        assert not torch.allclose(network.loss(outputs, targets), network.loss(itself, targets), rtol=1e-4)
 
     def test_class_ids_that_do_not_exist_are_refused(self):
         images, targets = part(96, 128)
