@@ -133,6 +133,13 @@ def test_gradients_are_numbers_where_windows_are_flat(function: MetricFunction, 
         assert image.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("kind", ["partly flat", "partly black"])
+@pytest.mark.parametrize("function", [qs, qw, qe, qc, qy])
+def test_single_precision_takes_no_rounding_noise_for_structure(function: MetricFunction, kind: str):
+    single = function(*(image.float() for image in frame(kind)), quantize=False)
+    torch.testing.assert_close(single.double(), function(*frame(kind)), rtol=1e-4, atol=1e-4)
+
+
 def test_zheng_divides_by_zero_where_the_fused_image_is_black():
     infrared, visible, fused = frame("textured")
     assert qc.of(Frame.of(infrared, visible, fused), "zheng").reason() is None

@@ -72,10 +72,12 @@ def patch_by_patch(*images: Levels) -> float:
     return score
 
 
-@pytest.mark.parametrize("kind", ["textured", "partly flat", "opposite"])
+@pytest.mark.parametrize("kind", ["textured", "alike", "partly flat", "opposite"])
 def test_no_loop_over_patches_is_needed(kind: str):
     infrared, visible, fused = triple(1, 44, 46)
-    if kind == "partly flat":
+    if kind == "alike":
+        visible = torch.floor(0.8 * 255 * infrared + 0.5) / 255
+    elif kind == "partly flat":
         infrared[..., :20] = 0.4
         visible[..., :30, :] = 0
         fused[..., 5:30, 5:30] = 1

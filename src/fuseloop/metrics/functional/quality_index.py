@@ -60,9 +60,9 @@ class _Statistics(NamedTuple):
         return cls(*centres, *variances, *shared)
 
     def cleaned(self) -> _Statistics:
-        """With the means as levels, and rounding noise set to 0."""
+        """With the means as levels, and (co)variances that are rounding noise set to 0."""
         noise = negligible(self.fused)
-        levels = [F.threshold(mean + 128.0, noise, 0.0) for mean in self[:3]]
+        levels = [mean + 128.0 for mean in self[:3]]
         variances = [F.threshold(variance, noise, 0.0) for variance in self[3:6]]
         return _Statistics(*levels, *variances, *(F.hardshrink(shared, noise) for shared in self[6:]))
 
