@@ -104,6 +104,10 @@ class TestQp(MetricTester):
     key = "qp"
 
 
+class TestQm(MetricTester):
+    key = "qm"
+
+
 class TestNabf(MetricTester):
     key = "nabf"
 

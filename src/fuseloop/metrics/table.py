@@ -104,6 +104,7 @@ METRICS: dict[str, Metric] = {
     "qcb": Metric("Qcb", of.qcb, "higher", (0, 1), "Chen & Blum 2009"),
     "qcv": Metric("Qcv", of.qcv, "lower", (0, math.inf), "Chen & Varshney 2007"),
     "qncie": Metric("Qncie", of.qncie, "higher", (1 - math.log2(3) / 8, 1), "Wang et al. 2008", differentiable=False),
+    "qm": Metric("Qm", of.qm, "higher", (0, 3), "Wang & Liu 2008"),
     "qp": Metric("Qp", of.qp, "higher", (-1, 1), "Zhao et al. 2007", differentiable=False),
     "qy": Metric("Qy", of.qy, "higher", (-1, 1), "Yang et al. 2008"),
     "qs": Metric("Qs", of.qs, "higher", (-1, 1), "Piella & Heijmans 2003"),

@@ -14,6 +14,7 @@ from fuseloop.metrics.functional.phase import qp
 from fuseloop.metrics.functional.quality_index import qc, qe, qs, qw, qy
 from fuseloop.metrics.functional.statistics import ag, cc, ei, mse, psnr, qsf, rmse, scd, sd, sf
 from fuseloop.metrics.functional.structure import mef_ssim, ms_ssim, ssim
+from fuseloop.metrics.functional.wavelet import qm
 
 __all__ = [
     "Frame",
@@ -40,6 +41,7 @@ __all__ = [
     "qcb",
     "qcv",
     "qe",
+    "qm",
     "qncie",
     "qp",
     "qs",
