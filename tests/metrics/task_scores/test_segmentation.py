@@ -193,6 +193,8 @@ def test_a_set_needs_one_number_of_classes_and_a_known_policy():
         score_segmentation([frame(PREDICTED, LABEL)], CLASSES[:2])
     with pytest.raises(ConfigurationError, match="no background policy 'drop'; it is include or exclude or ignore"):
         score(frame(PREDICTED, LABEL), background="drop")
+    with pytest.raises(ConfigurationError, match="names of their own, got background, car, car, cone"):
+        score_segmentation([frame(PREDICTED, LABEL)], ("background", "car", "car", "cone"))
     with pytest.raises(LabelError, match="no frame"):
         score()
 

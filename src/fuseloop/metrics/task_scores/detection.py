@@ -18,7 +18,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fuseloop.errors import LabelError
-from fuseloop.metrics.task_scores.sets import Counts, Floats, Interval, TaskScores, as_array, cell, mean_of, names_of
+from fuseloop.metrics.task_scores.sets import (
+    Counts,
+    Floats,
+    Interval,
+    TaskScores,
+    as_array,
+    cell,
+    class_names,
+    mean_of,
+    names_of,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -115,6 +125,7 @@ def score_detection(
 
     Raises:
         LabelError: There is no frame, or two have one name, or a class of a frame has no name.
+        ConfigurationError: Two classes have one name.
     """
     names = names_of(frames)
     for frame in frames:
@@ -122,7 +133,7 @@ def score_detection(
         if highest >= len(classes):
             raise LabelError(f"frame {frame.name}: holds class {highest}, but only {len(classes)} classes are named")
     return DetectionScores(
-        names, tuple(classes), tuple(frames), _average_precision(frames, len(classes)), score_threshold, nms_iou
+        names, class_names(classes), tuple(frames), _average_precision(frames, len(classes)), score_threshold, nms_iou
     )
 
 
@@ -218,7 +229,7 @@ class DetectionScores(TaskScores):
 
         values = self.values
 
-        def cells(row: str) -> list[str]:
+        def cells(row: str | None) -> list[str]:
             return [cell(values, _key(column, row), intervals, undefined="absent") for column in _COLUMNS]
 
         suppression = "none" if self.nms_iou is None else f"IoU {self.nms_iou:g}"
@@ -238,7 +249,7 @@ class DetectionScores(TaskScores):
         for name, labelled, detected in zip(self.classes, self.labelled, self.detected, strict=True):
             table.add_row(name, *cells(name), str(labelled), str(detected))
         table.add_section()
-        table.add_row("mean", *cells(""), str(self.labelled.sum()), str(self.detected.sum()))
+        table.add_row("mean", *cells(None), str(self.labelled.sum()), str(self.detected.sum()))
         return table
 
     def _count(self, classes: list[NDArray[np.int64]]) -> NDArray[np.int64]:
@@ -249,7 +260,7 @@ class DetectionScores(TaskScores):
         named = {}
         for column, (size, thresholds) in _COLUMNS.items():
             chosen = precision[:, :, size, thresholds].reshape(*precision.shape[:2], -1)
-            named[_key(column, "")] = mean_of(chosen.reshape(len(chosen), -1))
+            named[_key(column, None)] = mean_of(chosen.reshape(len(chosen), -1))
             named |= {_key(column, name): mean_of(chosen[:, index]) for index, name in enumerate(self.classes)}
         return named
 
@@ -382,8 +393,9 @@ def _average_precision(frames: Sequence[DetectionFrame], class_count: int) -> Fl
     return mean_of(precision.transpose(2, 3, 0, 1))
 
 
-def _key(column: str, name: str) -> str:
-    return f"AP{column}/{name}" if name else f"mAP{column}"
+def _key(column: str, name: str | None) -> str:
+    """Of a class, or of the mean over the classes."""
+    return f"mAP{column}" if name is None else f"AP{column}/{name}"
 
 
 def _corner_and_size(boxes: Floats) -> Floats:

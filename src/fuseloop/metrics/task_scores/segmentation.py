@@ -15,7 +15,17 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from fuseloop.errors import ConfigurationError, LabelError
-from fuseloop.metrics.task_scores.sets import Counts, Floats, Interval, TaskScores, as_array, cell, mean_of, names_of
+from fuseloop.metrics.task_scores.sets import (
+    Counts,
+    Floats,
+    Interval,
+    TaskScores,
+    as_array,
+    cell,
+    class_names,
+    mean_of,
+    names_of,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -117,7 +127,7 @@ def score_segmentation(
             drops the pixels that are labelled as it.
 
     Raises:
-        ConfigurationError: The policy is unknown.
+        ConfigurationError: The policy is unknown, or two classes have one name.
         LabelError: There is no frame, or two have one name, or one was counted with another number of classes.
     """
     if background not in get_args(Background):
@@ -128,7 +138,7 @@ def score_segmentation(
             raise LabelError(
                 f"frame {frame.name}: counted with {len(frame.confusion)} classes, but {len(classes)} are named"
             )
-    return SegmentationScores(names, tuple(classes), np.stack([frame.confusion for frame in frames]), background)
+    return SegmentationScores(names, class_names(classes), np.stack([frame.confusion for frame in frames]), background)
 
 
 @dataclass(frozen=True, eq=False)

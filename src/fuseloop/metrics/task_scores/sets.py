@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fuseloop.errors import LabelError
+from fuseloop.errors import ConfigurationError, LabelError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -170,6 +170,18 @@ def names_of(frames: Sequence[Any]) -> tuple[str, ...]:
         raise LabelError("there is no frame to score; check the folder and the split")
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise LabelError(f"several frames are called {', '.join(repeated[:5])}; give each its own name")
+    return names
+
+
+def class_names(classes: Sequence[str]) -> tuple[str, ...]:
+    """Names of classes, each once.
+
+    Raises:
+        ConfigurationError: There is none, or two are the same.
+    """
+    names = tuple(classes)
+    if not names or len(set(names)) < len(names):
+        raise ConfigurationError(f"classes need names of their own, got {', '.join(names) or 'none'}")
     return names
 
 
