@@ -29,7 +29,7 @@ Part = Literal["boxes", "classes", "segmentation", "saliency", "edges"]
 
 @dataclass(frozen=True)
 class Target:
-    """The labels of one image. A task reads its own part; what is None was not labelled.
+    """The labels of one image, on any device. A task reads its own part; what is None was not labelled.
 
     Attributes:
         boxes: N×4 float32, absolute (x1, y1, x2, y2) in pixels of the image.
@@ -58,8 +58,13 @@ class Target:
         )
 
 
-def labels(targets: Sequence[Target], part: Part) -> list[Tensor]:
+def labels(targets: Sequence[Target], part: Part, device: torch.device | None = None) -> list[Tensor]:
     """One part of the labels of all images.
+
+    Args:
+        targets: The labels of each image.
+        part: The attribute of `Target`.
+        device: Where they are wanted; None leaves them where they are.
 
     Raises:
         LabelError: It is missing for an image.
@@ -69,7 +74,7 @@ def labels(targets: Sequence[Target], part: Part) -> list[Tensor]:
         value = getattr(target, part)
         if value is None:
             raise LabelError(f"image {index} of the batch has no {part} in its target, which its loss or score needs")
-        found.append(value)
+        found.append(value.to(device))
     return found
 
 

@@ -329,8 +329,8 @@ class YOLOv5(Detector):
 
     def _stack(self, targets: Sequence[Target], view: View) -> Labels:
         device = self.anchors.device
-        boxes = [boxes.to(device, torch.float32).reshape(-1, 4) for boxes in labels(targets, "boxes")]
-        classes = torch.cat(labels(targets, "classes")).to(device)
+        boxes = [boxes.float().reshape(-1, 4) for boxes in labels(targets, "boxes", device)]
+        classes = torch.cat(labels(targets, "classes", device))
         if len(classes) and not 0 <= int(classes.min()) <= int(classes.max()) < len(self.classes):
             raise LabelError(f"class ids of {len(self.classes)} classes begin at 0, got {sorted({*classes.tolist()})}")
         image = torch.tensor([index for index, of_image in enumerate(boxes) for _ in of_image], device=device).long()
