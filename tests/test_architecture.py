@@ -22,7 +22,7 @@ LEVELS = (
     {"training", "reports"},
     {"__init__"},  # what `import fuseloop` offers
     {"fusers", "tasks"},
-    {"engines", "datasets", "scoring"},
+    {"engines", "datasets", "scoring", "weights"},
     {"networks", "pairs", "metrics"},
     {"errors"},
 )

@@ -317,7 +317,8 @@ def weights(name: str | None = None, /) -> None:
     Args:
         name: Weights whose card to show: data, training, scores, terms.
     """
-    from fuseloop.fusers.weights import SHIPPED, find_weights, read_card
+    from fuseloop.fusers.weights import SHIPPED, find_weights
+    from fuseloop.weights.files import read_card
 
     if name is not None:
         print(read_card(find_weights(name)) or f"{name} has no card")

@@ -15,8 +15,9 @@ from huggingface_hub import ModelCard
 
 from fuseloop.errors import WeightsError
 from fuseloop.fusers.fuser import Fuser
-from fuseloop.fusers.weights import FOLDER, find_weights, read_card
+from fuseloop.fusers.weights import find_weights
 from fuseloop.networks.vfn import VFN
+from fuseloop.weights.files import FOLDER, read_card
 
 INFRARED = np.arange(20 * 24, dtype=np.uint8).reshape(20, 24)
 VISIBLE = np.dstack([INFRARED.T.reshape(20, 24), INFRARED, 255 - INFRARED])

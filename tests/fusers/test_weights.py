@@ -9,8 +9,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from fuseloop.errors import FuseloopError, WeightsError
-from fuseloop.fusers.weights import find_weights, known_weights, load, read_card, read_weights, write_weights
+from fuseloop.fusers.weights import find_weights, known_weights, load, read_weights, write_weights
 from fuseloop.networks.vfn import VFN
+from fuseloop.weights.files import read_card
 
 
 @pytest.fixture

@@ -25,13 +25,14 @@ from torch import Tensor
 from fuseloop.engines import Precision, load_engine
 from fuseloop.errors import ConfigurationError, ImageError, PairError, WeightsError
 from fuseloop.fusers.kinds import Images, open_images
-from fuseloop.fusers.weights import SHARED, read_weights, write_weights
+from fuseloop.fusers.weights import read_weights, write_weights
 from fuseloop.networks.vfn import VFN, Pooled
 from fuseloop.pairs.align import check_same_size, resize_to
 from fuseloop.pairs.colour import rgb_to_ycbcr
 from fuseloop.pairs.images import MAX_PIXELS, Picture
 from fuseloop.pairs.levels import INFRARED_DEFAULT, VISIBLE_DEFAULT, Levels, Limits, from_unit, to_unit
 from fuseloop.pairs.tiles import TILE_PIXELS, Box, Tile, plan_tiles
+from fuseloop.weights.files import SHARED
 
 WHOLE = 3  # tiles that a frame may be worth and still be fused at once
 WEIGHTS_FILE, CARD_FILE = SHARED, "README.md"

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from fuseloop.errors import WeightsError
-from fuseloop.fusers.weights import check_finite, mismatch, write_weights
+from fuseloop.fusers.weights import write_weights
 from fuseloop.networks.vfn import VFN
+from fuseloop.weights.files import check_finite, mismatch
 
 ALIASES = {"vi_e": "vi_feb", "ir_e": "ir_feb", "fb": "frb2"}
 _ENCODER, _ATTENTION, _RECONSTRUCTION = r"bfe|e\d+", r"mlp_aa|mlp_ma|conv_mean_a|conv_max_a", r"f_conv|d\d+|res"

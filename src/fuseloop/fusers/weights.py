@@ -1,27 +1,30 @@
-"""Weight files: safetensors that say which network they are for, and the names of those that are shipped.
+"""Weight files of fusion networks, and the names of those that are shipped.
 
 A weight file carries in its metadata the `architecture`, its `depth`, the `version` of fuseloop that wrote it and a
-`description`. A text beside it with the suffix ``.md`` is its card: data, command, scores and terms.
+`description`.
 """
 
 from __future__ import annotations
 
 import difflib
 import os
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-from torch import Tensor
-
-from fuseloop.errors import ImageError, WeightsError
+from fuseloop.errors import WeightsError
 from fuseloop.networks.vfn import VFN
-from fuseloop.pairs.atomic import written_aside
 from fuseloop.pairs.images import MAX_PIXELS
 from fuseloop.pairs.tiles import TILE_PIXELS
+from fuseloop.weights.files import (
+    FOLDER,
+    SHARED,
+    SUFFIX,
+    check_finite,
+    mismatch,
+    read_card,
+    read_tensors,
+    write_tensors,
+)
 
 if TYPE_CHECKING:
     from fuseloop.engines import Precision
@@ -29,11 +32,6 @@ if TYPE_CHECKING:
 
 SHIPPED = {"vfn": "the vision-guided fusion network, L=2, for day and night scenes"}
 """What can be loaded by name, and what each is for."""
-
-FOLDER = Path(__file__).parents[1] / "weights"
-SUFFIX = ".safetensors"
-SHARED = "model.safetensors"  # the weights in a folder that was made to be shared, beside README.md, their card
-_PICKLED = (b"PK\x03\x04", b"\x80")  # what torch.save writes: a zip archive, and before PyTorch 1.6 a bare pickle
 
 
 def known_weights() -> list[str]:
@@ -100,12 +98,6 @@ def _known() -> str:
     return f"one of the shipped names: {', '.join(known_weights())}"
 
 
-def read_card(path: Path) -> str:
-    """The card beside a weight file, empty when there is none."""
-    card = path.with_name("README.md") if path.name == SHARED else path.with_suffix(".md")
-    return card.read_text(encoding="utf-8") if card.is_file() else ""
-
-
 def read_weights(path: str | os.PathLike[str]) -> VFN:
     """Reads a weight file that fuseloop wrote. Nothing in such a file can run code.
 
@@ -119,7 +111,9 @@ def read_weights(path: str | os.PathLike[str]) -> VFN:
         WeightsError: The file is missing, corrupt, not safetensors, or not for a network of fuseloop.
     """
     path = Path(path)
-    metadata, tensors = _read_safetensors(path)
+    metadata, tensors = read_tensors(
+        path, pickled=f"convert it once with: fuseloop convert {path} {path.with_suffix(SUFFIX)}"
+    )
     network = _network_for(path, metadata)
     complaint = mismatch(network.state_dict(), tensors)
     if complaint:
@@ -143,70 +137,8 @@ def write_weights(
     Raises:
         WeightsError: The suffix is another, the file exists, or it cannot be written.
     """
-    path = Path(path)
-    if path.suffix != SUFFIX:
-        raise WeightsError(f"weights are written as {SUFFIX} files, got {path}")
-    metadata = {
-        "architecture": type(network).__name__,
-        "depth": str(network.depth),
-        "version": version("fuseloop"),
-        "description": description,
-    }
-    tensors = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
-    try:
-        with written_aside(path, overwrite=overwrite) as aside:
-            aside.write_bytes(save(tensors, metadata))
-    except ImageError as error:
-        raise WeightsError(str(error)) from error
-
-
-def check_finite(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Refuses weights that are not numbers.
-
-    Raises:
-        WeightsError: A value is NaN or infinite.
-    """
-    if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
-        raise WeightsError(f"{path} holds NaN or infinite weights; its training diverged or the file is damaged")
-
-
-def mismatch(expected: dict[str, Tensor], found: dict[str, Tensor]) -> str:
-    """Says how two state dictionaries differ in keys and shapes, in a few words; empty when they do not."""
-    missing = [key for key in expected if key not in found]
-    unknown = [key for key in found if key not in expected]
-    reshaped = [
-        f"{key} is {list(found[key].shape)} instead of {list(expected[key].shape)}"
-        for key in expected
-        if key in found and found[key].shape != expected[key].shape
-    ]
-    complaints = [
-        f"{len(keys)} of its {len(expected)} tensors {verb} ({', '.join(keys[:3])}{', …' if len(keys) > 3 else ''})"
-        for keys, verb in ((missing, "are missing"), (reshaped, "have another shape"))
-        if keys
-    ]
-    if unknown:
-        complaints.append(f"{len(unknown)} tensors do not belong to it ({', '.join(sorted(unknown)[:3])})")
-    return "; ".join(complaints)
-
-
-def _read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    try:
-        with path.open("rb") as file:
-            start = file.read(9)
-        if not start:
-            raise WeightsError(f"{path} is empty (zero bytes)")
-        # A safetensors file begins with the length of its header, which may look pickled, and the header with a brace.
-        if start.startswith(_PICKLED) and start[8:] != b"{":
-            raise WeightsError(
-                f"{path} is a pickled checkpoint, which can run code when it is read; "
-                f"convert it once with: fuseloop convert {path} {path.with_suffix(SUFFIX)}"
-            )
-        with safe_open(path, framework="pt", device="cpu") as archive:
-            return archive.metadata() or {}, {key: archive.get_tensor(key) for key in archive.keys()}  # noqa: SIM118
-    except OSError as error:
-        raise WeightsError(f"cannot read {path}: {error.strerror or error}") from error
-    except SafetensorError as error:
-        raise WeightsError(f"{path} is corrupt or no safetensors file ({error}); get it anew") from error
+    metadata = {"architecture": type(network).__name__, "depth": str(network.depth), "description": description}
+    write_tensors(Path(path), network.state_dict(), metadata, overwrite=overwrite)
 
 
 def _network_for(path: Path, metadata: dict[str, str]) -> VFN:
