@@ -100,6 +100,10 @@ class TestFmiDct(MetricTester):
     key = "fmi_dct"
 
 
+class TestViff(MetricTester):
+    key = "viff"
+
+
 class TestQp(MetricTester):
     key = "qp"
 

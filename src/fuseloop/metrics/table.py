@@ -96,6 +96,7 @@ METRICS: dict[str, Metric] = {
     "rmse": Metric("RMSE", of.rmse, "lower", (0, 255), "VIFB"),
     "psnr": Metric("PSNR", of.psnr, "higher", (0, math.inf), "peak signal-to-noise ratio"),
     "vif": Metric("VIF", of.vif, "higher", (0, math.inf), "Sheikh & Bovik 2006"),
+    "viff": Metric("VIFF", of.viff, "higher", (0, math.inf), "Han et al. 2013"),
     "qabf": Metric("Qabf", of.qabf, "higher", (0, 0.9747937), "Xydeas & Petrovic 2000"),
     "nabf": Metric("Nabf", of.nabf, "lower", (0, 1), "Kumar 2013"),
     "ssim": Metric("SSIM", of.ssim, "higher", (-1, 1), "Wang et al. 2004"),

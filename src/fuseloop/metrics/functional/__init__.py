@@ -5,7 +5,7 @@ included. `Frame` shares work between metrics: `qabf.of(frame)`, `vif.of(frame)`
 """
 
 from fuseloop.metrics.functional.feature_information import fmi_dct, fmi_gradient, fmi_pixel
-from fuseloop.metrics.functional.fidelity import vif
+from fuseloop.metrics.functional.fidelity import vif, viff
 from fuseloop.metrics.functional.frame import Frame, Grey, MetricFunction, Result
 from fuseloop.metrics.functional.gradient import nabf, qabf
 from fuseloop.metrics.functional.information import ce, en, mi, nmi, qncie, qte, qte_cvejic, te
@@ -57,4 +57,5 @@ __all__ = [
     "ssim",
     "te",
     "vif",
+    "viff",
 ]
