@@ -10,7 +10,8 @@ import torch
 from fuseloop.metrics import METRICS
 from fuseloop.metrics.functional import Frame, Grey, qabf, qcv, ssim, vif
 from fuseloop.metrics.functional.windows import gaussian, safe_sqrt, uniform, window
-from tests.metrics.tester import MetricTester, triple
+from fuseloop.metrics.table import metrics_of
+from tests.metrics.tester import MetricTester, golden, triple
 
 
 class TestEn(MetricTester):
@@ -278,3 +279,16 @@ def test_help_tells_the_arguments_and_conventions():
     assert ssim.__doc__ is not None
     for part in ("Wang 2004", "infrared:", "default: the definition above", "cddfuse: the sum", "Returns:", "Raises:"):
         assert part in ssim.__doc__
+
+
+@pytest.mark.fixtures
+def test_every_golden_value_has_a_metric_and_a_convention():
+    wanted = {(metric.partition("@")[0], convention) for _, _, metric, convention, *_ in golden()["golden"]}
+    assert wanted == {pair for pair in wanted if pair[1] in METRICS[pair[0]].conventions}
+    defaults = {
+        key.partition("@")[0]
+        for pair in golden()["pairs"].values()
+        for sources in pair["values"].values()
+        for key in sources["default"]
+    }
+    assert defaults == set(metrics_of("default"))

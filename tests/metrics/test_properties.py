@@ -105,13 +105,15 @@ def test_a_batch_of_anything_equals_one_by_one(data: st.DataObject, size: tuple[
     single = [Frame.of(*(tensor(image) for image in images)) for images in alone]
     for key, row in METRICS.items():
         for convention in row.conventions:
+            # Some implementations divide by next to nothing in flat areas, where rounding shows.
+            tolerance = 1e-10 if convention == "default" else 1e-8
             batched = row.function.of(together, convention)
             results = [row.function.of(frame, convention) for frame in single]
             torch.testing.assert_close(
                 batched.values,
                 torch.cat([result.values for result in results]),
-                rtol=1e-10,
-                atol=1e-10,
+                rtol=tolerance,
+                atol=tolerance,
                 equal_nan=True,
                 msg=lambda text, key=key, convention=convention: f"{key}, {convention}: {text}",
             )

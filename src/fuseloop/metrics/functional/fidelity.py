@@ -15,6 +15,7 @@ from fuseloop.metrics.functional.windows import (
     Moments,
     centred_moments,
     covariance,
+    flat,
     gaussian,
     guarded,
     shifted,
@@ -98,12 +99,12 @@ def _channels(fused: Grey, source: Grey, windows: _Windows) -> list[_Channel]:
     """The channel at each scale; remembered as `fused.once(_channels, source, windows)`."""
     channels = []
     # Below this a variance is rounding noise, and the gain (its quotient) would be noise without bound.
-    flat = 1e-10 if source.levels.dtype == torch.float64 else 5e-3
+    least = 1e-10 if source.levels.dtype == torch.float64 else 5e-3
     scales = zip(windows.kernels, source.once(_pyramid, windows), fused.once(_pyramid, windows), strict=True)
     for kernel, (x, x_moments), (y, y_moments) in scales:
         shared = covariance(x, y, x_moments, y_moments, kernel)
         variance, fused_variance = x_moments.variance.clamp_min(0), y_moments.variance.clamp_min(0)
-        dull, lost = variance < flat, fused_variance < flat
+        dull, lost = variance < least, fused_variance < least
         variance = variance.masked_fill(dull, 0.0)
         gain = (shared / (variance + 1e-10).masked_fill(dull, 1.0)).masked_fill(dull | lost, 0.0).clamp_min(0)
         # Where the gain is 0 the residual is the fused variance itself, unless that is flat.
@@ -134,7 +135,7 @@ def vif(frame: Frame, convention: str) -> Result:
         flats.append(whole == 0)
         ratios.append(kept / guarded(whole, flats[-1]))
     if convention in ("cddfuse", "tdfusion"):
-        ratios = [ratio.masked_fill(flat, 1.0) for ratio, flat in zip(ratios, flats, strict=True)]
+        ratios = [ratio.masked_fill(none, 1.0) for ratio, none in zip(ratios, flats, strict=True)]
         flats = []
     total = ratios[0] + ratios[1]
     causes = zip(flats, ("the infrared image is flat", "the visible image is flat"), strict=False)
@@ -143,7 +144,10 @@ def vif(frame: Frame, convention: str) -> Result:
 
 @metric("yuliu", minimum_side=41)
 def viff(frame: Frame, convention: str) -> Result:
-    """Visual information that came through where it came through least, at least 0, higher is better (Han 2013)."""
+    """Visual information that came through where it came through least, at least 0, higher is better (Han 2013).
+
+    0 when a source is flat: its gain is the smaller one, and what the definition then leaves is a quotient of nothings.
+    """
     tiny = 1e-7 * math.log(10)  # the definition adds 1e-7 to decimal logarithms
     value = frame.fused.levels.new_zeros(len(frame.fused.levels))
     both = zip(
@@ -161,4 +165,4 @@ def viff(frame: Frame, convention: str) -> Result:
             )
         )
         value = value + share * kept / whole
-    return Result(value)
+    return Result(value.masked_fill(frame.infrared.once(flat) | frame.visible.once(flat), 0.0))
