@@ -124,7 +124,7 @@ def test_three_flat_images_leave_little_to_say(key: str, expected: float | None,
 
 
 @pytest.mark.parametrize("convention", ["zheng", "yuliu"])
-@pytest.mark.parametrize("key", ["qncie", "qte", "qte_cvejic"])
+@pytest.mark.parametrize("key", ["qncie", "qte", "qte_cvejic", "qcb", "qcv"])
 @pytest.mark.parametrize("flat", ["infrared", "visible", "fused"])
 def test_zheng_divides_by_zero_where_an_image_is_flat_but_not_black(convention: str, key: str, flat: str):
     images = dict(zip(("infrared", "visible", "fused"), triple(), strict=True))

@@ -101,10 +101,6 @@ class TestFmiDct(MetricTester):
     key = "fmi_dct"
 
 
-class TestViff(MetricTester):
-    key = "viff"
-
-
 class TestQp(MetricTester):
     key = "qp"
 
@@ -119,6 +115,10 @@ class TestNabf(MetricTester):
 
 class TestVif(MetricTester):
     key = "vif"
+
+
+class TestViff(MetricTester):
+    key = "viff"
 
 
 class TestQabf(MetricTester):

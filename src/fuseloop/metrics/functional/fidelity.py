@@ -18,6 +18,7 @@ from fuseloop.metrics.functional.windows import (
     flat,
     gaussian,
     guarded,
+    means,
     shifted,
     window,
 )
@@ -74,43 +75,77 @@ def _pyramid(image: Grey, windows: _Windows) -> list[tuple[Tensor, Moments]]:
 
 
 class _Channel(NamedTuple):
-    """How a source came through to the fused image at one scale, by the model of natural scenes; B×1×H'×W' each.
+    """How a source came through to the fused image at one scale, by the model of natural scenes.
 
     Attributes:
+        gain: What the source was multiplied with, at least 0.
         variance: Of the source.
-        gain: What the source was multiplied with.
+        signal: What of the fused variance comes from the source.
         residual: Variance of what was added.
     """
 
-    variance: Tensor
     gain: Tensor
+    variance: Tensor
+    signal: Tensor
     residual: Tensor
 
-    def kept(self, noise: float) -> Tensor:
-        """Information of the source that is in the fused image, in nats."""
-        return torch.log1p(self.gain * self.gain * self.variance / (self.residual + noise))
+    @classmethod
+    def of(cls, variance: Tensor, fused_variance: Tensor, covariance: Tensor) -> _Channel:
+        # Below this a variance is rounding noise, and the gain (its quotient) would be noise without bound.
+        least = 1e-10 if variance.dtype == torch.float64 else 5e-3
+        live = F.threshold(fused_variance, least, 0.0).sign_()
+        gain = (covariance / F.threshold(variance, least, math.inf).add_(1e-10)).mul_(live).clamp_(min=0)
+        # Where the gain is 0 the residual is the fused variance itself.
+        residual = torch.addcmul(fused_variance, gain, covariance, value=-1).clamp_(min=1e-10)
+        variance = F.threshold(variance, least, 0.0)
+        return cls(gain, variance, gain * gain * variance, residual)
 
-    def whole(self, noise: float) -> Tensor:
-        """Information that is in the source, in nats."""
-        return torch.log1p(self.variance / noise)
+    def information(self, noise: float) -> tuple[Tensor, Tensor]:
+        """Information of the source that is in the fused image, and all that is in the source; in nats."""
+        return _logarithms((self.signal / (self.residual + noise)).add_(1)), _logarithms(
+            (self.variance / noise).add_(1)
+        )
 
 
-def _channels(fused: Grey, source: Grey, windows: _Windows) -> list[_Channel]:
-    """The channel at each scale; remembered as `fused.once(_channels, source, windows)`."""
-    channels = []
-    # Below this a variance is rounding noise, and the gain (its quotient) would be noise without bound.
-    least = 1e-10 if source.levels.dtype == torch.float64 else 5e-3
-    scales = zip(windows.kernels, source.once(_pyramid, windows), fused.once(_pyramid, windows), strict=True)
-    for kernel, (x, x_moments), (y, y_moments) in scales:
-        shared = covariance(x, y, x_moments, y_moments, kernel)
-        variance, fused_variance = x_moments.variance.clamp_min(0), y_moments.variance.clamp_min(0)
-        dull, lost = variance < least, fused_variance < least
-        variance = variance.masked_fill(dull, 0.0)
-        gain = (shared / (variance + 1e-10).masked_fill(dull, 1.0)).masked_fill(dull | lost, 0.0).clamp_min(0)
-        # Where the gain is 0 the residual is the fused variance itself, unless that is flat.
-        residual = (fused_variance - gain * shared).masked_fill(lost, 0.0).clamp_min(1e-10)
-        channels.append(_Channel(variance, gain, residual))
-    return channels
+def _logarithms(factors: Tensor) -> Tensor:
+    """Logarithms of products of eight rows, with the same sum: each factor is below 10⁴."""
+    for _ in range(3):
+        half = factors.shape[-2] // 2
+        upper, lower, rest = torch.split(factors, [half, half, factors.shape[-2] % 2], dim=-2)
+        factors = torch.cat([upper * lower, rest], dim=-2) if rest.numel() else upper * lower
+    return factors.log_()
+
+
+def _information_of(
+    infrared: Tensor, visible: Tensor, fused: Tensor, infrared_covariance: Tensor, visible_covariance: Tensor
+) -> tuple[Tensor, ...]:
+    """Information of variances and covariances under the windows of one scale.
+
+    Returns:
+        What is kept of the infrared image and all that it has, the same of the visible one, and of the source that
+        came through less in each window.
+    """
+    first = _Channel.of(infrared, fused, infrared_covariance)
+    second = _Channel.of(visible, fused, visible_covariance)
+    weaker = first.gain < second.gain
+    least = _Channel(*(torch.where(weaker, a, b) for a, b in zip(first, second, strict=True)))
+    return *first.information(_NOISE), *second.information(_NOISE), *least.information(_NOISE_OF_VIFF)
+
+
+def _information(fused: Grey, infrared: Grey, visible: Grey, windows: _Windows) -> tuple[Tensor, Tensor]:
+    """Sums of the six parts of `_information_of` at each scale, 6×4×B, and how many windows there are, 4×1.
+
+    To be remembered as `fused.once(_information, infrared, visible, windows)`.
+    """
+    sums: list[Tensor] = []
+    counts: list[int] = []
+    pyramids = [image.once(_pyramid, windows) for image in (infrared, visible, fused)]
+    for kernel, (a, a_moments), (b, b_moments), (f, f_moments) in zip(windows.kernels, *pyramids, strict=True):
+        covariances = covariance(a, f, a_moments, f_moments, kernel), covariance(b, f, b_moments, f_moments, kernel)
+        parts = means(_information_of, a_moments.variance, b_moments.variance, f_moments.variance, *covariances)
+        counts.append(f_moments.variance[0].numel())
+        sums.append(torch.stack(parts) * counts[-1])
+    return torch.stack(sums, dim=1), sums[0].new_tensor(counts)[:, None]
 
 
 @metric(
@@ -126,20 +161,14 @@ def vif(frame: Frame, convention: str) -> Result:
     Source: VIFp of Sheikh & Bovik 2006.
     """
     windows = _ACROSS if convention == "ivif_zoo" else _INSIDE
-    ratios: list[Tensor] = []
-    flats: list[Tensor] = []
-    for source in frame.sources:
-        channels = frame.fused.once(_channels, source, windows)
-        kept = torch.stack([channel.kept(_NOISE).sum(dim=(1, 2, 3)) for channel in channels]).sum(dim=0)
-        whole = torch.stack([channel.whole(_NOISE).sum(dim=(1, 2, 3)) for channel in channels]).sum(dim=0)
-        flats.append(whole == 0)
-        ratios.append(kept / guarded(whole, flats[-1]))
+    sums = frame.fused.once(_information, *frame.sources, windows)[0].sum(dim=1)
+    kept, whole = sums[0:4:2], sums[1:4:2]
+    none = whole == 0
+    ratios = (kept / guarded(whole, none)).masked_fill(none, 1.0)
+    value = ratios.sum(dim=0) if convention in ("cddfuse", "tang", "ivif_zoo") else ratios.mean(dim=0)
     if convention in ("cddfuse", "tdfusion"):
-        ratios = [ratio.masked_fill(none, 1.0) for ratio, none in zip(ratios, flats, strict=True)]
-        flats = []
-    total = ratios[0] + ratios[1]
-    causes = zip(flats, ("the infrared image is flat", "the visible image is flat"), strict=False)
-    return Result(total if convention in ("cddfuse", "tang", "ivif_zoo") else total / 2, tuple(causes))
+        return Result(value)
+    return Result(value, ((none[0], "the infrared image is flat"), (none[1], "the visible image is flat")))
 
 
 @metric("yuliu", minimum_side=41)
@@ -148,21 +177,7 @@ def viff(frame: Frame, convention: str) -> Result:
 
     0 when a source is flat: its gain is the smaller one, and what the definition then leaves is a quotient of nothings.
     """
-    tiny = 1e-7 * math.log(10)  # the definition adds 1e-7 to decimal logarithms
-    value = frame.fused.levels.new_zeros(len(frame.fused.levels))
-    both = zip(
-        _SHARES_OF_VIFF, *(frame.fused.once(_channels, source, _INSIDE) for source in frame.sources), strict=True
-    )
-    for share, infrared, visible in both:
-        if share == 0:
-            continue
-        weaker = infrared.gain < visible.gain
-        kept, whole = (
-            (torch.where(weaker, first, second) + tiny).sum(dim=(1, 2, 3))
-            for first, second in (
-                (infrared.kept(_NOISE_OF_VIFF), visible.kept(_NOISE_OF_VIFF)),
-                (infrared.whole(_NOISE_OF_VIFF), visible.whole(_NOISE_OF_VIFF)),
-            )
-        )
-        value = value + share * kept / whole
+    sums, counts = frame.fused.once(_information, *frame.sources, _INSIDE)
+    kept, whole = sums[4:] + 1e-7 * math.log(10) * counts  # the definition adds 1e-7 to decimal logarithms
+    value = (kept / whole * sums.new_tensor(_SHARES_OF_VIFF)[:, None]).sum(dim=0)
     return Result(value.masked_fill(frame.infrared.once(flat) | frame.visible.once(flat), 0.0))

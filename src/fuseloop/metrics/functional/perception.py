@@ -13,32 +13,45 @@ from torch import Tensor
 from fuseloop.metrics.functional.frame import Frame, Grey, Result, metric
 from fuseloop.metrics.functional.windows import (
     Kernel,
+    flat,
     flat_images,
     flat_unless_black,
     guarded,
-    is_flat,
+    means,
     sobel,
     window,
 )
 
 _BLOCK = 16
+_UNDEFINED = "undefined where an image is flat, unless it is black"
 Sensitivity = Callable[[Tensor], Tensor]
-Stretch = Callable[[Grey], Tensor]
 
 
-def _stretched(image: Grey) -> Tensor:
-    """Levels stretched to 0..255, rounded when the image is quantised; a flat image stays as it is."""
+def _stretched(image: Grey, to_one: bool) -> Tensor:
+    """Levels stretched to 0..255 and rounded when the image is quantised, or to 0..1; a flat image stays as it is."""
     low = image.levels.amin(dim=(1, 2, 3), keepdim=True)
     span = image.levels.amax(dim=(1, 2, 3), keepdim=True) - low
-    flat = span == 0
-    stretched = 255 * (image.levels - low) / guarded(span, flat)
-    if image.quantized:
-        stretched = torch.floor(stretched + 0.5)
-    return torch.where(flat, image.levels, stretched)
+    is_flat = span == 0
+    low, span = low.masked_fill(is_flat, 0.0), guarded(span, is_flat)
+    if to_one:
+        return (image.levels - low) / span
+    # Halves have to be met exactly, to be rounded up.
+    stretched = ((image.levels - low) * 255).div_(span.masked_fill(is_flat, 255.0))
+    return stretched.add_(0.5).floor_() if image.quantized else stretched
 
 
-@lru_cache(maxsize=16)
-def _spectrum(sensitivity: Sensitivity, height: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+def _one_by_one(function: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
+    """Transforms of a batch round otherwise than alone, and contrasts against a dark ground magnify that."""
+    return function(batch) if len(batch) == 1 else torch.cat([function(one) for one in batch[:, None]])
+
+
+def _transformed(image: Grey, to_one: bool) -> Tensor:
+    """Spectrum of the stretched image, B×1×H×(W//2+1)."""
+    return _one_by_one(torch.fft.rfft2, image.once(_stretched, to_one))
+
+
+@lru_cache(maxsize=4)
+def _response(sensitivity: Sensitivity, height: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """A contrast sensitivity over the half spectrum of `rfft2`, H×(W//2+1)."""
     with torch.inference_mode(False):  # remembered, so it has to serve training too
         rows = torch.fft.fftfreq(height, 1 / height, dtype=dtype, device=device)
@@ -46,22 +59,11 @@ def _spectrum(sensitivity: Sensitivity, height: int, width: int, dtype: torch.dt
         return sensitivity(torch.hypot(rows[:, None], columns[None, :]))
 
 
-def _to_unit(image: Grey) -> Tensor:
-    """Levels stretched to 0..1, not rounded; flat images become 0."""
-    low = image.levels.amin(dim=(1, 2, 3), keepdim=True)
-    span = image.levels.amax(dim=(1, 2, 3), keepdim=True) - low
-    return (image.levels - low) / guarded(span, span == 0)
-
-
-def _perceived(image: Grey, sensitivity: Sensitivity, stretch: Stretch = _stretched) -> Tensor:
-    """The stretched image as seen through a contrast sensitivity, B×1×H×W."""
-    stretched = image.once(stretch)
-    height, width = stretched.shape[-2:]
-    spectrum = _spectrum(sensitivity, height, width, stretched.dtype, stretched.device)
-    # One by one: transforms of a batch round otherwise, and contrasts against a dark ground magnify that.
-    return torch.cat(
-        [torch.fft.irfft2(torch.fft.rfft2(one) * spectrum, s=(height, width)) for one in stretched[:, None]]
-    )
+def _perceived(spectra: Tensor, like: Tensor, sensitivity: Sensitivity) -> Tensor:
+    """What is seen of transformed images through a contrast sensitivity, B×1×H×W."""
+    height, width = like.shape[-2:]
+    response = _response(sensitivity, height, width, like.dtype, like.device)
+    return _one_by_one(lambda one: torch.fft.irfft2(one * response, s=(height, width)), spectra)
 
 
 def _mannos_sakrison(k: Tensor) -> Tensor:
@@ -86,73 +88,75 @@ def _blur(sigma: float) -> Kernel:
 
 def _contrast(image: Grey, zoo: bool) -> Tensor:
     """Masked local contrast, B×1×H×W, ≥ 0."""
-    seen = image.once(_perceived, _chen_blum_halved, _to_unit) if zoo else image.once(_perceived, _chen_blum)
+    seen = _perceived(image.once(_transformed, zoo), image.levels, _chen_blum_halved if zoo else _chen_blum)
     padded = F.pad(seen, (15, 15, 15, 15))
     fine, coarse = window(padded, _blur(2.0)), window(padded, _blur(4.0))
     if zoo:
-        coarse = coarse + _ZOO
+        coarse = coarse + 1e-10
     empty = coarse == 0
-    contrast = (fine / guarded(coarse, empty) - 1).abs().masked_fill(empty, 0.0)
+    contrast = (fine / guarded(coarse, empty)).sub_(1).abs_().masked_fill_(empty, 0.0)
     square = contrast * contrast
     return contrast * (square / (square + 1e-4))
 
 
-_ZOO = 1e-10  # what IVIF_ZOO adds to denominators
-_FLAT = "a flat image that is not black makes it undefined"
-
-
 @metric(
     "vifb",
-    ivif_zoo="images stretched to 0..1 without rounding, frequencies halved, 1e-10 added to denominators",
-    zheng=_FLAT,
-    yuliu=_FLAT,
+    ivif_zoo="stretched to 0..1 without rounding; half the frequencies; 1e-10 is added to "
+    "denominators; undefined where an image is flat",
+    zheng=_UNDEFINED,
+    yuliu=_UNDEFINED,
 )
 def qcb(frame: Frame, convention: str) -> Result:
     """Local contrast preserved as people see it, 0 to 1, higher is better (Chen & Blum 2009)."""
     zoo = convention == "ivif_zoo"
-    fused = frame.fused.once(_contrast, zoo)
-    preserved: list[Tensor] = []
-    weight: list[Tensor] = []
-    for source in frame.sources:
-        contrast = source.once(_contrast, zoo)
-        largest = torch.maximum(contrast, fused)
-        none = largest == 0
-        preserved.append((torch.minimum(contrast, fused) / guarded(largest, none)).masked_fill(none, 1.0))
-        weight.append(contrast * contrast)
-    total = weight[0] + weight[1]
+    surplus = 1e-10 if zoo else 0.0
+
+    def quality(infrared: Tensor, visible: Tensor, fused: Tensor) -> tuple[Tensor]:
+        # Without any contrast both ratios are 1, and the weights are equal.
+        tiny = torch.finfo(fused.dtype).tiny
+        preserved = [
+            (torch.minimum(source, fused) + tiny) / (torch.maximum(source, fused) + tiny)
+            for source in (infrared, visible)
+        ]
+        weights = infrared * infrared + tiny, visible * visible + tiny
+        return ((weights[0] * preserved[0] + weights[1] * preserved[1]) / (weights[0] + weights[1] + surplus),)
+
+    (value,) = means(quality, *(image.once(_contrast, zoo) for image in frame))
     if zoo:
-        shares = [each / (total + _ZOO) for each in weight]
-        value = (shares[0] * preserved[0] + shares[1] * preserved[1]).mean(dim=(1, 2, 3))
         return Result(value, flat_images(frame))
-    none = total == 0
-    share = (weight[0] / guarded(total, none)).masked_fill(none, 0.5)
-    value = (share * preserved[0] + (1 - share) * preserved[1]).mean(dim=(1, 2, 3))
     return Result(value, flat_unless_black(frame) if convention in ("zheng", "yuliu") else ())
 
 
 def _block_sums(maps: Tensor) -> Tensor:
     """Sums over 16×16 blocks, the ragged last ones filled with zeros; B×1×H×W to B×1×⌈H/16⌉×⌈W/16⌉."""
     height, width = maps.shape[-2:]
-    return _BLOCK**2 * F.avg_pool2d(F.pad(maps, (0, -width % _BLOCK, 0, -height % _BLOCK)), _BLOCK)
+    if height % _BLOCK or width % _BLOCK:
+        maps = F.pad(maps, (0, -width % _BLOCK, 0, -height % _BLOCK))
+    rows = maps.reshape(*maps.shape[:-2], -1, _BLOCK, maps.shape[-1]).sum(dim=-2)
+    return rows.reshape(*rows.shape[:-1], -1, _BLOCK).sum(dim=-1)
 
 
 def _saliency(image: Grey) -> Tensor:
     """How much each block of a source counts: the sum of its gradients to the fifth power."""
-    return _block_sums(sobel(image.once(_stretched)).magnitude ** 5)
+    slope = sobel(image.once(_stretched, False))
+    square = torch.addcmul(slope.x * slope.x, slope.y, slope.y)
+    return _block_sums(square * square * slope.magnitude)
 
 
-@metric("vifb", zheng=_FLAT, yuliu=_FLAT)
+@metric("vifb", zheng=_UNDEFINED, yuliu=_UNDEFINED)
 def qcv(frame: Frame, convention: str) -> Result:
     """Perceived squared error, weighted by the edges of 16×16 blocks, ≥ 0, LOWER is better (Chen & Varshney 2007)."""
-    seen = frame.fused.once(_perceived, _mannos_sakrison)
+    spectrum = frame.fused.once(_transformed, False)
     saliency, error = [], []
     for source in frame.sources:
         saliency.append(source.once(_saliency))
-        error.append(_block_sums((source.once(_perceived, _mannos_sakrison) - seen) ** 2) / _BLOCK**2)
+        difference = source.once(_transformed, False) - spectrum
+        seen = _perceived(difference, source.levels, _mannos_sakrison)
+        error.append(_block_sums(seen * seen) / _BLOCK**2)
     weighted = (saliency[0] * error[0] + saliency[1] * error[1]).sum(dim=(1, 2, 3))
     total = (saliency[0] + saliency[1]).sum(dim=(1, 2, 3))
-    flat = torch.stack([is_flat(image.levels) for image in frame]).all(dim=0)
+    all_flat = torch.stack([image.once(flat) for image in frame]).all(dim=0)
     black = total == 0
-    stretching = flat_unless_black(frame) if convention in ("zheng", "yuliu") else ()
-    causes = (*stretching, (flat, "all three images are flat"), (black, "neither source has an edge"))
+    divided = flat_unless_black(frame) if convention in ("zheng", "yuliu") else ()
+    causes = (*divided, (all_flat, "all three images are flat"), (black, "neither source has an edge"))
     return Result(weighted / guarded(total, black), causes)

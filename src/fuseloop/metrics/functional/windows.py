@@ -96,8 +96,8 @@ def window(maps: Tensor, rows: Kernel, columns: Kernel | None = None, *, step: i
         step: Distance of the windows.
     """
     columns = rows if columns is None else columns
-    if step == 1 and _is_scored_on_cpu(maps) and all(len(set(kernel)) >= _MANY for kernel in (rows, columns)):
-        return _multiplied(maps, rows, columns)
+    if _is_scored_on_cpu(maps) and all(len(set(kernel)) >= _MANY for kernel in (rows, columns)):
+        return _multiplied(maps, rows, columns, step)
     across = _Slide.apply(maps, rows, -1, step)  # type: ignore[no-untyped-call]
     return cast(Tensor, _Slide.apply(across, columns, -2, step))  # type: ignore[no-untyped-call]
 
@@ -109,41 +109,43 @@ def _is_scored_on_cpu(maps: Tensor) -> bool:
 
 
 _MANY = 4  # different weights, from which on products of matrices are faster than adding shifted copies
-_TILE = 16
+_TILE = 8
 
 
-def _multiplied(maps: Tensor, rows: Kernel, columns: Kernel) -> Tensor:
+def _multiplied(maps: Tensor, rows: Kernel, columns: Kernel, step: int) -> Tensor:
     """The same as products of small matrices, which a CPU does fastest; no gradient."""
-    batch, channels, height, width = maps.shape
-    sums = maps.new_empty(batch, channels, height - len(columns) + 1, width - len(rows) + 1)
+    high, wide = (
+        (size - len(kernel)) // step + 1 for size, kernel in zip(maps.shape[2:], (columns, rows), strict=True)
+    )
+    sums = maps.new_empty(*maps.shape[:2], high, wide)
     for map_, out in zip(maps.flatten(0, 1), sums.flatten(0, 1), strict=True):
-        _turn(_turn(map_, rows), columns, out=out)
+        _turn(_turn(map_, rows, step, maps.new_empty(wide, maps.shape[2])), columns, step, out)
     return sums
 
 
-def _turn(map_: Tensor, kernel: Kernel, out: Tensor | None = None) -> Tensor:
-    """Weighted sums along the rows of an H×W map, transposed: W'×H."""
-    height, width = map_.shape
-    count = width - len(kernel) + 1
-    sums = map_.new_empty(count, height) if out is None else out
-    band = _band(kernel)
+def _turn(map_: Tensor, kernel: Kernel, step: int, out: Tensor) -> Tensor:
+    """Weighted sums along the rows of an H×W map, transposed: W'×H, written to `out`."""
+    count, height = out.shape
+    band = _band(kernel, step)
     tiles, rest = divmod(count, _TILE)
     tiled = count - rest
     if tiles:  # as overlapping views: no copy
-        overlapping = map_.as_strided((tiles, band.shape[1], height), (_TILE, map_.stride(1), map_.stride(0)))
-        torch.bmm(band.expand(tiles, -1, -1), overlapping, out=sums[:tiled].view(tiles, _TILE, height))
+        strides = _TILE * step * map_.stride(1), map_.stride(1), map_.stride(0)
+        overlapping = map_.as_strided((tiles, band.shape[1], height), strides)
+        torch.bmm(band.expand(tiles, -1, -1), overlapping, out=out[:tiled].view(tiles, _TILE, height))
     if rest:
-        torch.mm(band[:rest, : width - tiled], map_[:, tiled:].t(), out=sums[tiled:])
-    return sums
+        covered = (rest - 1) * step + len(kernel)
+        torch.mm(band[:rest, :covered], map_[:, tiled * step : tiled * step + covered].t(), out=out[tiled:])
+    return out
 
 
 @lru_cache
-def _band(kernel: Kernel) -> Tensor:
-    """The matrix that makes 16 sums out of the 15+n values under their windows."""
+def _band(kernel: Kernel, step: int) -> Tensor:
+    """The matrix that makes 8 sums out of the values under their windows."""
     with torch.inference_mode(False):  # remembered, so it has to serve outside of inference too
-        band = torch.zeros(_TILE, _TILE + len(kernel) - 1, dtype=torch.float64)
+        band = torch.zeros(_TILE, (_TILE - 1) * step + len(kernel), dtype=torch.float64)
         for row in range(_TILE):
-            band[row, row : row + len(kernel)] = torch.tensor(kernel, dtype=torch.float64)
+            band[row, row * step : row * step + len(kernel)] = torch.tensor(kernel, dtype=torch.float64)
         return band
 
 
