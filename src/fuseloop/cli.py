@@ -121,8 +121,8 @@ def fuse(
         out: Output image, folder or video.
         fuser: Name of shipped weights (`fuseloop weights` lists them) or a weight file.
         engine: What runs the network; all give the same image within 1e-4.
-        precision: fp32, or bf16, which is faster on processors that have it and on most pixels within 2/255;
-            onnxruntime has fp32 alone.
+        precision: fp32, or bf16, which is faster on processors that have it and, with the shipped weights, within
+            2/255 on all but a few pixels in a million; onnxruntime has fp32 alone.
         infrared_levels: What is black and what is white: full, percentile, percentile:LOW,HIGH, range:LOW,HIGH, or
             auto, which takes percentiles of 16-bit images and the full range of others.
         visible_levels: The same for the visible image.

@@ -60,13 +60,12 @@ def scenes() -> list[tuple[Tensor, Tensor]]:
 
 
 @pytest.mark.parametrize("name", ["torch", "openvino"])
-def test_bf16_is_on_most_pixels_within_two_grey_levels_with_the_shipped_weights(name: str):
+def test_bf16_is_within_two_grey_levels_with_the_shipped_weights(name: str):
     network = read_weights(find_weights("vfn")).eval()
     engine = load_engine(name, network, precision="bf16")
     with torch.inference_mode():
-        off = torch.cat([(engine.fuse(*pair) - network(*pair)).abs().flatten() for pair in scenes()])
-    assert (off > 2 / 255).double().mean() < 0.05  # nearly all of them in the scene whose infrared has no contrast
-    assert off.mean() < 0.6 / 255
+        off = [largest(engine.fuse(*pair) - network(*pair)) for pair in scenes()]
+    assert max(off) < 2 / 255
 
 
 @pytest.mark.parametrize("name", ["torch", "openvino"])

@@ -11,13 +11,14 @@ from fuseloop.engines import load_engine
 from fuseloop.networks.vfn import VFN
 from fuseloop.training.rounding import POWER, Round, fuse_rounded, rounding_loss
 from fuseloop.training.sampling import Batch, whole_frame
+from fuseloop.training.visual import new_network
 
 
 @pytest.fixture
 def network() -> VFN:
     """Random weights that make an image of some contrast, in which something can be lost."""
     generator = torch.Generator().manual_seed(0)
-    network = VFN().eval()
+    network = new_network(2, 0).eval()
     for value in network.parameters():
         if value.ndim > 1:
             nn.init.normal_(value, 0, (2 / value[0].numel()) ** 0.5, generator)
@@ -83,11 +84,12 @@ def test_training_makes_it_small(network: VFN, pair: Batch):
     optimiser = torch.optim.Adam(network.parameters(), 1e-3)
     before = network(*pair).detach()
     losses = []
-    for _ in range(12):
+    for _ in range(20):
         fused = network(*pair)
         loss = rounding_loss(fuse_rounded(network, *pair), fused)
         losses.append(float(loss.detach()))
         optimiser.zero_grad()
         (loss + 255 * (fused - before).abs().mean()).backward()  # a flat image would be easy to round
         optimiser.step()
-    assert losses[-1] < 0.7 * losses[0]
+    assert sum(losses[-4:]) / 4 < 0.75 * losses[0]
+    assert fused.std() > 0.5 * before.std()

@@ -27,7 +27,7 @@ def load_engine(name: str, network: VFN, *, precision: Precision = "fp32") -> En
         name: One of `ENGINES`.
         network: The network; its weights are taken as they are now, with the running statistics of its batch norms.
         precision: "fp32" is within 1e-4 of the PyTorch module; "bf16" is faster on processors that have it, and
-            on most pixels within 2/255; see `Engine`.
+            with weights that were trained for it within 2/255; see `Engine`.
 
     Raises:
         ConfigurationError: The name is unknown, or the engine does not have this precision.

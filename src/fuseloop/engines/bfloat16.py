@@ -6,6 +6,9 @@ Plain rounding is off by up to 2.5/255 on real pairs, mostly by three causes, wh
 * Weights: the errors of the nine taps of a kernel add up where the image is smooth, which is nearly everywhere. The
   taps are rounded so that their sum stays.
 * Biases of the first and the last convolutions, which nothing later evens out.
+
+What remains is the rounding of features. How much it matters is in the weights: `fuseloop.training.rounding` makes such
+that survive it.
 """
 
 from __future__ import annotations

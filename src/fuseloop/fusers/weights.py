@@ -53,7 +53,7 @@ def load(
         name_or_path: A name of `known_weights`, or the path of a ``.safetensors`` file that fuseloop wrote, or of a
             folder that `Fuser.save_pretrained` wrote.
         engine: What runs the network: "torch", "onnxruntime" or "openvino".
-        precision: "fp32", or "bf16" where speed matters more than some grey levels in a few pixels.
+        precision: "fp32", or "bf16" where speed matters more than a grey level or two.
         tile_pixels: Largest tile, see `Fuser`.
         max_pixels: Larger images are refused; None for no limit.
 

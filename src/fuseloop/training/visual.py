@@ -2,7 +2,7 @@
 
 The published recipe is the preset `paper`. Its weakness is that batch statistics hide absolute brightness from the
 network. Stages with frozen statistics, over large crops or whole frames, and further loss terms are what the presets
-`shipped-1` to `shipped-4` add; the architecture and its keys stay.
+`shipped-1` to `shipped-8` add; the architecture and its keys stay.
 """
 
 from __future__ import annotations
