@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 import fuseloop
 from fuseloop import cli
+from fuseloop.datasets.table import DATA_SETS
 from fuseloop.engines import ENGINES
 from fuseloop.errors import ImageError
 from fuseloop.fusers.weights import known_weights, write_weights
@@ -465,6 +466,96 @@ class TestOtherCommands:
         ran = run("train visual --preset paper root=data sede=1")
         assert ran.code == 2
         assert "'seed'" in ran.errors
+
+
+class TestData:
+    def test_a_data_set_is_counted_and_pictured(self, run):
+        run("synthetic --out scenes --count 3 --size 96x64")
+        ran = run("data check msrs scenes --sheet sheet.png --json check.json --frames 2")
+        assert (ran.code, ran.errors) == (0, "")
+        assert "msrs in scenes: 3 frames, all usable; boxes, segmentation, saliency; 96x64" in ran.output
+        assert re.search(r"looked at 3 frames in [\d.]+ s; 0 broken\nwrote sheet.png\nwrote check.json", ran.output)
+        (checked,) = json.loads(Path("check.json").read_text("utf-8"))["checked"]
+        for one in checked["boxes"]:
+            assert re.search(rf"│ {one['name']} +│ +{one['count']} │ [ \d.%]+ │ +{one['frames']} │", ran.output)
+        assert checked["broken"] == []
+        assert checked["usable"] == sorted(path.stem for path in Path("scenes/ir").iterdir())
+        height, width, _ = read_image("sheet.png").pixels.shape
+        assert width > 5 * 240
+        assert height > 2 * 160
+
+    def test_what_is_broken_is_told_and_the_rest_is_counted(self, run):
+        run("synthetic --out scenes --count 3 --size 96x64")
+        first, second, _ = sorted(Path("scenes/labels").iterdir())
+        first.write_text("0 .5 .5 .1 .1\n5 .5 .5 .1 .1\n")
+        second.unlink()
+        ran = run("data check msrs scenes --json check.json")
+        assert ran.code == 1
+        complaints = ran.errors.splitlines()
+        assert f"broken: {first}:2: class 5 is unknown; known are 0 person, 1 bicycle, 2 car" in complaints
+        assert f"broken: scenes/labels: has no file for {second.stem}; an empty file says that nothing is there" in (
+            complaints
+        )
+        assert "3 frames, 1 usable" in ran.output
+        assert "2 broken" in ran.output
+        (checked,) = json.loads(Path("check.json").read_text("utf-8"))["checked"]
+        assert [(one["file"], one["line"]) for one in checked["broken"]] == [("scenes/labels", None), (str(first), 2)]
+
+    def test_nothing_usable_has_its_exit_code_and_no_sheet(self, run):
+        run("synthetic --out scenes --count 2 --size 96x64")
+        for path in Path("scenes/labels").iterdir():
+            path.write_text("nonsense")
+        ran = run("data check msrs scenes --sheet sheet.png")
+        assert ran.code == 2
+        assert "2 frames, 0 usable" in ran.output
+        assert not Path("sheet.png").exists()
+
+    def test_every_split_is_looked_at_unless_one_is_named(self, run):
+        for split, count in (("train", 2), ("val", 1)):
+            run(f"synthetic --out scenes/{split} --count {count} --size 96x64")
+        ran = run("data check msrs scenes --sheet sheet.png")
+        assert ran.code == 0
+        assert ran.output.index("msrs train in scenes: 2 frames") < ran.output.index("msrs val in scenes: 1 frames")
+        ran = run("data check msrs scenes --split val")
+        assert "looked at 1 frames" in ran.output
+        assert "looked at 2 frames" in run("data check msrs scenes --split train+val[:2]").output
+
+    def test_long_lists_are_cut(self, run):
+        run("synthetic --out scenes --count 1 --size 96x64")
+        (path,) = Path("scenes/labels").iterdir()
+        path.write_text("9 .5 .5 .1 .1\n" * 130)
+        ran = run("data check msrs scenes")
+        assert ran.errors.count("class 9 is unknown") == cli.LISTED == 100
+        assert "and 30 more; --json lists all" in ran.errors
+
+    def test_outputs_are_kept_and_checked_before_the_work(self, run):
+        run("synthetic --out scenes --count 1 --size 96x64")
+        Path("sheet.png").write_text("mine")
+        ran = run("data check msrs scenes --sheet sheet.png")
+        assert (ran.code, ran.output) == (2, "")
+        assert "sheet.png: exists already and was kept; use --overwrite" in ran.errors
+        assert run("data check msrs scenes --sheet sheet.png --overwrite").code == 0
+
+    @pytest.mark.parametrize(
+        ("arguments", "complaint"),
+        [
+            ("mrsr scenes", "'mrsr' is no known data set; did you mean 'msrs'?"),
+            ("fmb nowhere", "nowhere is not a folder"),
+            ("synthetic many", "write synthetic:COUNT"),
+            ("csv pairs.csv", "pairs.csv: cannot be read"),
+        ],
+    )
+    def test_what_cannot_be_looked_at(self, run, arguments, complaint):
+        ran = run(f"data check {arguments}")
+        assert ran.code == 2
+        assert complaint in ran.errors
+
+    def test_layouts_are_listed_and_shown(self, run):
+        assert {line.split(":")[0] for line in run("data layouts").output.splitlines()[:-1]} == {*DATA_SETS}
+        assert "| visible | `SPLIT/Visible` |" in run("data layouts fmb").output
+        ran = run("data layouts fbm")
+        assert (ran.code, ran.output) == (2, "")
+        assert "'fbm' is no known data set; known are folder, m3fd, fmb" in ran.errors
 
 
 class TestHowItEnds:

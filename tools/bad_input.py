@@ -40,6 +40,7 @@ HEIGHT, WIDTH = 24, 32
 FILE = "fuse --infrared ir.png --visible vis.png --out fused.png"
 FOLDER = "fuse --infrared thermal --visible colour --out fused"
 SCORE = "score --infrared thermal --visible colour --fused mine --metrics en,mse --json s.json"
+DATA = "data check folder ."
 VIDEO = "fuse --infrared ir.mp4 --visible vis.mp4 --out fused.mp4"
 
 
@@ -410,6 +411,153 @@ SCORE_CASES = [
 ]
 
 
+def labelled(spoil: Callable[[], object] = lambda: None) -> Callable[[], object]:
+    """Labels of the good pairs, before something is spoilt."""
+
+    def act() -> None:
+        Path("classes.yaml").write_text("boxes: [person, car]\nsegmentation: [background, person, car]\n")
+        for folder in ("labels", "segmentation"):
+            Path(folder).mkdir()
+        for name in "abc":
+            Path(f"labels/{name}.txt").write_text("0 .5 .5 .2 .4\n1 .25 .5 .2 .4\n")
+            save(f"segmentation/{name}.png", np.ones((HEIGHT, WIDTH), np.uint8))
+        spoil()
+
+    return act
+
+
+DATA_CASES = [
+    Case(
+        "an image without a partner",
+        labelled(lambda: Path("colour/b.png").unlink()),
+        DATA,
+        "thermal/b.png: has no partner in the other modality",
+        code=1,
+    ),
+    Case(
+        "a broken image",
+        labelled(lambda: truncate("thermal/b.png")),
+        DATA,
+        "thermal/b.png: is broken or truncated",
+        code=1,
+    ),
+    Case(
+        "different sizes",
+        labelled(lambda: save("thermal/b.png", np.zeros((HEIGHT, WIDTH + 8), np.uint8))),
+        DATA,
+        "thermal/b.png: is 40x24, colour/b.png is 32x24",
+        code=1,
+    ),
+    Case(
+        "a label without images",
+        labelled(text("labels/d.txt", "")),
+        DATA,
+        "labels/d.txt: has no images of its name",
+        code=1,
+    ),
+    Case(
+        "a pair without a label",
+        labelled(lambda: Path("labels/b.txt").unlink()),
+        DATA,
+        "labels: has no file for b",
+        code=1,
+    ),
+    Case("an empty label file", labelled(text("labels/b.txt", "")), DATA, "labels/b.txt: has no boxes", code=0),
+    Case(
+        "a line that is no box",
+        labelled(text("labels/b.txt", "0 .5 .5 .2 .4\nperson\n")),
+        DATA,
+        "labels/b.txt:2: 'person'; a line is class cx cy w h, five numbers",
+        code=1,
+    ),
+    Case(
+        "a class that does not exist",
+        labelled(text("labels/b.txt", "0 .5 .5 .2 .4\n2 .5 .5 .2 .4\n")),
+        DATA,
+        "labels/b.txt:2: class 2 is unknown; known are 0 person, 1 car",
+        code=1,
+    ),
+    Case(
+        "a box outside the image",
+        labelled(text("labels/b.txt", "0 .9 .5 .6 .4\n")),
+        DATA,
+        "labels/b.txt:1: the box (19.2, 7.2, 38.4, 16.8) leaves the image of 32x24 by 6.4 pixels",
+        code=1,
+    ),
+    Case(
+        "a box without area",
+        labelled(text("labels/b.txt", "0 .5 .5 0 .4\n")),
+        DATA,
+        "labels/b.txt:1: the box (16.0, 7.2, 16.0, 16.8) has no area",
+        code=1,
+    ),
+    Case(
+        "boxes in pixels",
+        labelled(text("labels/b.txt", "0 16 12 6 9\n")),
+        DATA,
+        "labels/b.txt:1: 16 12 6 9 is not normalised",
+        code=1,
+    ),
+    Case(
+        "a mask with an unknown id",
+        labelled(lambda: save("segmentation/b.png", np.full((HEIGHT, WIDTH), 7, np.uint8))),
+        DATA,
+        "segmentation/b.png: holds the id 7, first in row 0, column 0; ids are 0 to 2",
+        code=1,
+    ),
+    Case(
+        "a mask of another size",
+        labelled(lambda: save("segmentation/b.png", np.zeros((HEIGHT, WIDTH - 8), np.uint8))),
+        DATA,
+        "segmentation/b.png: is 24x24, its images are 32x24",
+        code=1,
+    ),
+    Case(
+        "a mask in colour",
+        labelled(lambda: shutil.copy("colour/b.png", "segmentation/b.png")),
+        DATA,
+        "segmentation/b.png: is a colour picture",
+        code=1,
+    ),
+    Case(
+        "nothing that can be used",
+        labelled(lambda: [Path(f"labels/{name}.txt").write_text("person\n") for name in "abc"]),
+        DATA,
+        "labels/c.txt:1: 'person'",
+    ),
+    Case("classes without names", labelled(Path("classes.yaml").unlink), DATA, "whose classes are not named"),
+    Case(
+        "a malformed file of class names",
+        labelled(text("classes.yaml", "person\ncar\n")),
+        DATA,
+        "classes.yaml: expected the keys boxes and segmentation",
+    ),
+    Case("a missing folder", labelled(), "data check folder nowhere", "nowhere is not a folder"),
+    Case("another layout", labelled(), "data check fmb .", "no FMB found in ., which holds colour, labels"),
+    Case("an unknown layout", labelled(), "data check fbm .", "did you mean 'fmb'?"),
+    Case(
+        "a split that is not there",
+        labelled(),
+        DATA + " --split train",
+        "no pairs of split 'train' found in ., which holds colour",
+    ),
+    Case(
+        "a malformed manifest",
+        labelled(text("pairs.csv", "infrared,visible\nthermal/a.png,\n")),
+        "data check csv pairs.csv",
+        "pairs.csv:2: the cell visible is empty",
+    ),
+    Case(
+        "a manifest with a missing file",
+        labelled(text("pairs.csv", "infrared,visible\nthermal/a.png,colour/a.png\nthermal/d.png,colour/b.png\n")),
+        "data check csv pairs.csv",
+        "thermal/d.png: does not exist",
+        code=1,
+    ),
+    Case("a sheet that exists", labelled(text("s.png")), DATA + " --sheet s.png", "s.png: exists already and was kept"),
+]
+
+
 def run(case: Case) -> Ran:
     """Spoils the good pairs in the working directory, which must be empty, and runs the command there."""
     make_good_pairs()
@@ -540,7 +688,9 @@ def main() -> None:
     trials += [("full disk", run_on_full_disk), ("Ctrl-C in the middle of a folder", run_interrupted)]
     score_trials = [(case.title, partial(run, case)) for case in SCORE_CASES]
     score_trials.append(("Ctrl-C in the middle of a folder", run_score_interrupted))
+    data_trials = [(case.title, partial(run, case)) for case in DATA_CASES]
     page = HEAD + "\n## Fusing\n" + table(trials) + "\n## Scoring\n" + table(score_trials)
+    page += "\n## Labelled data\n" + table(data_trials)
     PAGE.write_text(page, encoding="utf-8")
 
 

@@ -42,6 +42,9 @@ EXAMPLES = {
     ),
     "Weights of your own": "fuseloop fuse --infrared ir.png --visible vis.png --out fused.png --fuser best.safetensors",
     "Training data without data": "fuseloop synthetic --out scenes --count 1000 --size 640x480",
+    "See whether a data set is whole, and what its labels look like": (
+        "fuseloop data check msrs data/MSRS --sheet sheet.png"
+    ),
     "Train on folders of your own": "fuseloop train visual --preset paper --out runs/mine root=data seed=1",
 }
 

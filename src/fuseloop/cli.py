@@ -26,6 +26,7 @@ from rich.text import Text
 from fuseloop.errors import ConfigurationError, FuseloopError, ImageError, PairError
 
 if TYPE_CHECKING:
+    from fuseloop.datasets.check import Checked
     from fuseloop.fusers.files import Job, Outcome
     from fuseloop.fusers.fuser import Fuser
     from fuseloop.pairs.images import Picture
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from fuseloop.scoring.plan import Plan
 
 DONE, PARTLY, NOTHING, INTERRUPTED = 0, 1, 2, 130
+LISTED = 100  # broken files that are printed
 
 HELP = """Fuses aligned infrared and visible images, folders and videos, and measures how well.
 
@@ -65,6 +67,8 @@ app = App(
 )
 train = App(name="train", sort_key=6, help="Train the networks that fuseloop ships.")
 app.command(train)
+data = App(name="data", sort_key=6, help="Look at labelled data sets.")
+app.command(data)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -422,6 +426,96 @@ def visual(*settings: str, preset: str | None = None, out: Path | None = None) -
         print(f"best weights: {result.weights} ({validated}); use them with: fuseloop fuse --fuser {result.weights}")
 
 
+@data.command(name="layouts")
+def data_layouts(name: str | None = None, /) -> None:
+    """List the data sets that can be read, or show how one lies on disk.
+
+    Args:
+        name: The data set to show: folders, classes, splits, paper, terms.
+    """
+    from fuseloop.datasets.table import DATA_SETS, card
+
+    if name is None:
+        for key, row in DATA_SETS.items():
+            print(f"{key}: {row.title}; {'; '.join(row.features)}")
+        print("fuseloop data layouts NAME shows where its files lie")
+    elif name in DATA_SETS:
+        print(f"{DATA_SETS[name].title}\n\n{card(DATA_SETS[name])}")
+    else:
+        raise ConfigurationError(f"{name!r} is no known data set; known are {', '.join(DATA_SETS)}")
+
+
+@data.command(name="check")
+def check_data(
+    layout: str,
+    path: str,
+    /,
+    *,
+    split: str | None = None,
+    sheet: Path | None = None,
+    frames: PositiveInt = 12,
+    json: Path | None = None,
+    workers: PositiveInt | None = None,
+    overwrite: Flag = False,
+) -> int:
+    """Look at every file of a labelled data set: what is there, what is broken, how much there is of each class.
+
+    What is broken is named by file and line: images without a partner or of two sizes, broken images and labels, boxes
+    outside, without area or of unknown classes, masks of another size or with unknown ids. An empty text file with
+    boxes says that nothing is there.
+
+    ```
+    fuseloop data check msrs data/MSRS --sheet sheet.png
+    fuseloop data check fmb data/FMB --split train --json check.json
+    fuseloop data check folder my/pairs
+    ```
+
+    Args:
+        layout: How it lies on disk: m3fd, fmb, vt5000, vt1000, vt821, msrs, llvip, roadscene, tno, tno_salient; folder
+            for one of your own, csv for a manifest, synthetic for scenes that are drawn.
+        path: Its folder; the file of a manifest; COUNT or COUNT:SEED of synthetic scenes.
+        split: A split, by default each that has a folder; several as train+val; some frames as train[::10].
+        sheet: Write a picture of some pairs with their labels to this file.
+        frames: How many pairs it shows.
+        json: Write all that was found to this file.
+        workers: How many frames to read at a time, by default a few more than there are cores.
+        overwrite: Replace outputs that exist.
+    """
+    from fuseloop.datasets.check import check, read_some, sources
+    from fuseloop.datasets.spec import parse_spec
+    from fuseloop.pairs.atomic import check_target
+    from fuseloop.reports.data_check import write_json
+
+    for output in (sheet, json):
+        if output is not None:
+            check_target(output, overwrite=overwrite)
+    began = time.monotonic()
+    found = sources(parse_spec(f"{layout}:{path}" + (f":{split}" if split else "")))
+    with _progress() as progress:
+        task = progress.add_task("looking", total=sum(len(source.frames) for source in found))
+        checks = [check(source, workers=workers, report=lambda: progress.advance(task)) for source in found]
+    seconds = time.monotonic() - began
+    for checked in checks:
+        _print_checked(checked)
+    total, usable = sum(checked.frames for checked in checks), sum(len(checked.usable) for checked in checks)
+    said = f"looked at {total} frames in {seconds:.1f} s; {total - usable} broken"
+    if sheet is not None and usable:
+        from fuseloop.pairs.images import Picture, write_image
+        from fuseloop.reports.contact_sheet import contact_sheet
+
+        each = max(1, frames // len(found))
+        shown = [
+            pair for source, checked in zip(found, checks, strict=True) for pair in read_some(source, checked, each)
+        ]
+        write_image(sheet, Picture(contact_sheet(shown, found[0].names)), overwrite=overwrite)
+        said += f"\nwrote {sheet}"
+    if json is not None:
+        write_json(json, checks, overwrite=overwrite)
+        said += f"\nwrote {json}"
+    print(said)
+    return NOTHING if not usable else PARTLY if usable < total else DONE
+
+
 def _kind_of_all(*paths: Path) -> Kind:
     """What the inputs are; it must be the same."""
     from fuseloop.pairs.video import is_video
@@ -636,6 +730,26 @@ def _write_pages(out: Path, scores: Scores, *, plan: Plan, baseline: str | None,
             overwrite=overwrite,
             report=lambda: progress.advance(task),
         )
+
+
+def _print_checked(checked: Checked) -> None:
+    """Prints what was found in a data set."""
+    from fuseloop.reports.data_check import notes, summary, tables
+
+    for finding in checked.broken[:LISTED]:
+        _say("broken", str(finding))
+    if len(checked.broken) > LISTED:
+        _say("broken", f"and {len(checked.broken) - LISTED} more; --json lists all")
+    print(summary(checked))
+    for made in tables(checked):
+        table = Table()
+        for index, head in enumerate(made.header):
+            table.add_column(head, justify="right" if index else "left")
+        for row in made.rows:
+            table.add_row(*row)
+        Console(highlight=False).print(table)
+    for line in notes(checked):
+        print(f"note: {line}")
 
 
 def _run_video(job: Job, fuse: Callable[[Picture, Picture], Picture], overwrite: bool) -> int:

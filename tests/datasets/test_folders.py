@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fuseloop.datasets.folders import LAYOUTS, FolderPairs, SyntheticPairs, open_pairs, rgb_to_luma
+from fuseloop.datasets.folders import FolderPairs, SyntheticPairs, open_pairs
+from fuseloop.datasets.pixels import rgb_to_luma
 from fuseloop.datasets.synthetic import generate, scene_seed, write_scenes
 from fuseloop.errors import ConfigurationError, ImageError, PairError
 from fuseloop.pairs.images import Picture, write_image
@@ -96,13 +97,13 @@ class TestFolderPairs:
 
     def test_without_the_two_folders_the_error_says_what_is_expected_and_what_is_there(self, tmp_path) -> None:
         (tmp_path / "photos").mkdir()
-        with pytest.raises(PairError, match=r"ir, infrared, .*vi, vis, .*photos"):
+        with pytest.raises(PairError, match=r"holds photos; .*ir, infrared, .*vi, vis, "):
             FolderPairs(tmp_path)
 
     def test_two_candidates_for_one_modality_are_not_guessed_between(self, tmp_path) -> None:
         for name in ("ir", "thermal", "vi"):
-            (tmp_path / name).mkdir()
-        with pytest.raises(PairError, match="one infrared folder"):
+            save(tmp_path / name / "a.png", grey())
+        with pytest.raises(PairError, match="holds ir and thermal, of which one folder is expected"):
             FolderPairs(tmp_path)
 
     def test_a_missing_root_is_named(self, tmp_path) -> None:
@@ -136,11 +137,17 @@ class TestOpenPairs:
         assert len(open_pairs(str(tmp_path / "kit"))) == 2
         assert len(open_pairs(f"msrs:{tmp_path / 'kit'}")) == 2
 
-    @pytest.mark.parametrize("name", LAYOUTS)
-    def test_every_public_layout_is_read_from_its_folders(self, tmp_path, name) -> None:
-        save(tmp_path / LAYOUTS[name].infrared / "a.png", grey())
-        save(tmp_path / LAYOUTS[name].visible / "a.jpg", rgb())
-        assert len(open_pairs(f"{name}:{tmp_path}")) == 1
+    @pytest.mark.parametrize("split", ["train", "test"])
+    def test_llvip_is_known_by_its_former_names(self, tmp_path, split) -> None:
+        save(tmp_path / "infrared" / split / "a.png", grey())
+        save(tmp_path / "visible" / split / "a.jpg", rgb())
+        assert len(open_pairs(f"llvip-{split}:{tmp_path}")) == 1
+
+    def test_labels_are_not_looked_at(self, tmp_path) -> None:
+        write_scenes(tmp_path, 2, height=48, width=64)
+        for path in (tmp_path / "labels").iterdir():
+            path.write_text("nonsense")
+        assert len(open_pairs(f"msrs:{tmp_path}")) == 2
 
     def test_a_layout_names_the_folders_that_it_misses(self, tmp_path) -> None:
         with pytest.raises(PairError, match="infrared/train"):

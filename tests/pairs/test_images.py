@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fuseloop.errors import ImageError
-from fuseloop.pairs.images import Picture, default_suffix, is_image, read_image, write_image
+from fuseloop.pairs.images import Picture, default_suffix, is_image, read_image, read_size, write_image
 
 HEIGHT, WIDTH = 24, 30
 DTYPES = ("uint8", "uint16", "float32")
@@ -320,6 +320,36 @@ def test_a_jpeg_with_further_pictures_gives_the_photograph(tmp_path):
     assert read_image(tmp_path / "x.jpg").pixels.shape == (HEIGHT, WIDTH, 3)
 
 
+# --------------------------------------------------------------------------------------------------------------- size
+
+
+@pytest.mark.parametrize(("suffix", "dtype", "colour", "alpha"), LOSSLESS)
+def test_the_size_is_told_by_the_header(tmp_path, suffix, dtype, colour, alpha):
+    path = tmp_path / f"x{suffix}"
+    write_image(path, picture(dtype, colour, alpha))
+    assert read_size(path) == (HEIGHT, WIDTH)
+
+
+def test_the_size_needs_no_pixels(tmp_path):
+    write_image(tmp_path / "x.png", Picture(values("uint8", (200, 300))))
+    content = (tmp_path / "x.png").read_bytes()
+    (tmp_path / "x.png").write_bytes(content[:200])
+    assert read_size(tmp_path / "x.png") == (200, 300)
+    with pytest.raises(ImageError, match="truncated"):
+        read_image(tmp_path / "x.png")
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [(None, "does not exist"), (b"", "is empty"), (b"no picture at all", "is not a PNG"), (b"\x89PNG\r", "is broken")],
+)
+def test_the_size_of_what_is_no_image_is_refused_by_name(tmp_path, content, complaint):
+    if content is not None:
+        (tmp_path / "x.png").write_bytes(content)
+    with pytest.raises(ImageError, match=f"x.png: {complaint}"):
+        read_size(tmp_path / "x.png")
+
+
 # -------------------------------------------------------------------------------------------------------- orientation
 
 UPRIGHT = {
@@ -345,6 +375,7 @@ def test_orientation_is_applied(tmp_path, suffix, orientation):
     expected = UPRIGHT[orientation](pixels).astype(int)
     read = read_image(tmp_path / f"x{suffix}").pixels
     assert read.shape == expected.shape
+    assert read_size(tmp_path / f"x{suffix}") == expected.shape[:2]
     assert np.abs(read - expected).max() <= (30 if suffix == ".jpg" else 0)
 
 

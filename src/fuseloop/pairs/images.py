@@ -11,6 +11,8 @@ from __future__ import annotations
 import io
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -63,6 +65,7 @@ _OPENERS: dict[bytes, type[ImageFile]] = {
 }
 _PNG_GREY, _PNG_GREY_ALPHA = 0, 4  # colour types in the header
 _STRIP_PIXELS = 1 << 22
+_TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange height and width
 # Low effort: the highest one makes a PNG of 640x480 a tenth smaller and takes seven times as long.
 _PILLOW_OPTIONS: dict[str, dict[str, Any]] = {
     "PNG": {"compress_level": 1},
@@ -129,6 +132,25 @@ def read_image(path: str | os.PathLike[str], *, max_pixels: int | None = MAX_PIX
         ImageError: The file is missing, unreadable, truncated, too large, animated, CMYK, holds NaN or infinity,
             or is of a format or type that is not supported. The message names the file.
     """
+    with _opened(path) as file:
+        return _read(file, max_pixels)
+
+
+def read_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Height and width of an image file, from its header alone.
+
+    They are those of `read_image`, but for PNG files that note the camera's orientation behind their pixels.
+
+    Raises:
+        ImageError: The file is missing, or has no header of a supported format. The message names the file.
+    """
+    with _opened(path) as file:
+        return _read_size(file)
+
+
+@contextmanager
+def _opened(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Opens a file; every `ImageError` of the block gets its name in front."""
     path = Path(path)
     try:
         mode = path.stat().st_mode
@@ -136,7 +158,7 @@ def read_image(path: str | os.PathLike[str], *, max_pixels: int | None = MAX_PIX
             kind = "folder" if stat.S_ISDIR(mode) else "device"
             raise ImageError(f"is a {kind}; give an image file")
         with path.open("rb") as file:
-            return _read(file, max_pixels)
+            yield file
     except ImageError as problem:
         raise ImageError(f"{path}: {problem}") from problem.__cause__
     except (FileNotFoundError, NotADirectoryError) as problem:
@@ -189,6 +211,39 @@ def _channels(picture: Picture) -> int:
 
 
 def _read(file: BinaryIO, max_pixels: int | None) -> Picture:
+    opener = _opener_of(file)
+    with _decoding():
+        array = _read_tiff(file, max_pixels) if opener is TiffImageFile else _read_plain(opener, file, max_pixels)
+
+    if array.dtype.kind == "f":
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite and is refused below
+            array = array.astype(np.float32, copy=False)
+        if not (np.isfinite(array.min()) and np.isfinite(array.max())):
+            raise ImageError("holds NaN or infinite values; replace those pixels first")
+    if array.ndim == 2 or array.shape[2] == 3:
+        return Picture(np.ascontiguousarray(array))
+    pixels = array[..., 0] if array.shape[2] == 2 else array[..., :3]
+    return Picture(np.ascontiguousarray(pixels), np.ascontiguousarray(array[..., -1]))
+
+
+def _read_size(file: BinaryIO) -> tuple[int, int]:
+    opener = _opener_of(file)
+    with _decoding():
+        if opener is TiffImageFile:
+            with tifffile.TiffFile(file) as tiff:
+                page = tiff.pages.first
+                height, width = page.imagelength, page.imagewidth
+                orientation = page.tags.valueof(ExifTags.Base.Orientation, default=1)
+        else:
+            image = opener(file)
+            width, height = image.size
+            seen = opener is not PngImageFile or "exif" in image.info  # else Pillow would decode the pixels for it
+            orientation = image.getexif().get(ExifTags.Base.Orientation, 1) if seen else 1
+    return (width, height) if orientation in _TURNED else (height, width)
+
+
+def _opener_of(file: BinaryIO) -> type[ImageFile]:
+    """What reads a file, by its content."""
     head = file.read(12)
     file.seek(0)
     if not head:
@@ -198,8 +253,14 @@ def _read(file: BinaryIO, max_pixels: int | None) -> Picture:
     opener = next((opener for magic, opener in _OPENERS.items() if head.startswith(magic)), None)
     if opener is None or (opener is WebPImageFile and not head.endswith(b"WEBP")):
         raise ImageError("is not a PNG, JPEG, BMP, TIFF or WebP image by its content; convert it to one of them")
+    return opener
+
+
+@contextmanager
+def _decoding() -> Iterator[None]:
+    """Turns whatever decoders raise into an `ImageError`."""
     try:
-        array = _read_tiff(file, max_pixels) if opener is TiffImageFile else _read_plain(opener, file, max_pixels)
+        yield
     except ImageError:
         raise
     except Image.DecompressionBombError as problem:
@@ -211,16 +272,6 @@ def _read(file: BinaryIO, max_pixels: int | None) -> Picture:
     except Exception as problem:
         # On broken data the decoders raise whatever their parsers trip over: OSError, SyntaxError, struct.error, ...
         raise ImageError(f"is broken or truncated ({problem}); get the file again") from problem
-
-    if array.dtype.kind == "f":
-        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite and is refused below
-            array = array.astype(np.float32, copy=False)
-        if not (np.isfinite(array.min()) and np.isfinite(array.max())):
-            raise ImageError("holds NaN or infinite values; replace those pixels first")
-    if array.ndim == 2 or array.shape[2] == 3:
-        return Picture(np.ascontiguousarray(array))
-    pixels = array[..., 0] if array.shape[2] == 2 else array[..., :3]
-    return Picture(np.ascontiguousarray(pixels), np.ascontiguousarray(array[..., -1]))
 
 
 def _check_header(width: int, height: int, images: int, cmyk: bool, max_pixels: int | None) -> None:
@@ -346,7 +397,7 @@ def _swapped(array: NDArray[Any]) -> NDArray[Any]:
 
 def _upright(array: NDArray[Any], orientation: int) -> NDArray[Any]:
     """Turns an image as its EXIF orientation (1 to 8) asks."""
-    if orientation in (5, 6, 7, 8):
+    if orientation in _TURNED:
         array = array.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
         array = array[::-1]

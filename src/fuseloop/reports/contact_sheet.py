@@ -1,0 +1,127 @@
+"""The contact sheet of a labelled data set: some of its pairs with their labels on one picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from fuseloop.datasets.classes import ClassNames
+from fuseloop.datasets.labelled import LabelledPair
+from fuseloop.reports.overlays import (
+    TEXT,
+    Colour,
+    Pixels,
+    brightest,
+    class_colours,
+    draw_boxes,
+    paint_ids,
+    paint_saliency,
+    write,
+)
+
+CELL = 240
+"""Width of an image of the sheet in pixels."""
+
+_GAP, _HEAD, _LINE = 4, TEXT + 5, TEXT + 7
+_WHITE = (255, 255, 255)
+
+
+def contact_sheet(pairs: Sequence[LabelledPair], names: ClassNames) -> Pixels:
+    """Draws a sheet: a line for each pair with visible and infrared image and each kind of labels that it has.
+
+    Boxes, masks and saliency lie over the brighter of both images, since an object may be seen in one of them only.
+    Below stand the colours of the classes.
+
+    Args:
+        pairs: The pairs; their sizes may differ.
+        names: The classes.
+
+    Returns:
+        H×W×3 uint8.
+    """
+    strips = [_strip(pair, names) for pair in pairs]
+    across = max(strip.shape[1] for strip in strips)
+    columns = 2 if across <= 2 * (CELL + _GAP) and len(strips) > 1 else 1  # pairs without labels are narrow
+    lines = [strips[start : start + columns] for start in range(0, len(strips), columns)]
+    rows = [
+        np.hstack([_filled(strip, max(s.shape[0] for s in line), across + _GAP) for strip in line]) for line in lines
+    ]
+    width = max(row.shape[1] for row in rows)
+    legends = {"boxes": names.boxes, "segmentation": names.segmentation[1:]}
+    there = [kind for kind in legends if any(getattr(pair, kind) is not None for pair in pairs)]
+    rows += [_legend(kind, legends[kind], _colours(names), width) for kind in there]
+    return np.vstack([_filled(row, row.shape[0], width) for row in rows])
+
+
+def _colours(names: ClassNames) -> dict[str, Colour]:
+    return class_colours(names.segmentation[1:], names.boxes)
+
+
+def _strip(pair: LabelledPair, names: ClassNames) -> Pixels:
+    """One pair: its images side by side under their names."""
+    height, width = pair.infrared.shape
+    rows = max(1, round(height * CELL / width))
+
+    def fit(image: Pixels, method: int) -> Pixels:
+        return np.asarray(cv2.resize(image, (CELL, rows), interpolation=method))
+
+    smooth = cv2.INTER_AREA if width > CELL else cv2.INTER_LINEAR
+    visible, infrared = fit(pair.visible, smooth), fit(pair.infrared, smooth)
+    ground = brightest(infrared, visible)
+    colours = _colours(names)
+    cells = {"visible": visible, "infrared": np.repeat(infrared[..., None], 3, axis=2)}
+    if pair.boxes is not None and pair.classes is not None:
+        scaled = pair.boxes * np.array([CELL / width, rows / height] * 2, np.float32)
+        cells["boxes"] = draw_boxes(ground, scaled, [colours[names.boxes[kind]] for kind in pair.classes])
+    if pair.segmentation is not None:
+        cells["segmentation"] = paint_ids(
+            ground, fit(pair.segmentation, cv2.INTER_NEAREST), [colours[name] for name in names.segmentation[1:]]
+        )
+    if pair.saliency is not None:
+        cells["saliency"] = paint_saliency(ground, fit(pair.saliency, smooth))
+    return np.hstack([_titled(cell, _title(pair, kind)) for kind, cell in cells.items()])
+
+
+def _title(pair: LabelledPair, kind: str) -> str:
+    """What stands over a cell; numbers say what is too small to see."""
+    if kind == "visible":
+        return f"{pair.name}  {pair.infrared.shape[1]}x{pair.infrared.shape[0]}"
+    if kind == "boxes" and pair.boxes is not None:
+        return f"{len(pair.boxes)} box{'es' if len(pair.boxes) != 1 else ''}"
+    return kind
+
+
+def _titled(cell: Pixels, title: str) -> Pixels:
+    canvas = Image.new("RGB", (cell.shape[1] + _GAP, cell.shape[0] + _HEAD + _GAP), _WHITE)
+    canvas.paste(Image.fromarray(cell), (0, _HEAD))
+    ImageDraw.Draw(canvas).text((1, 1), title, fill=(60, 60, 60), font=ImageFont.load_default(TEXT))
+    return np.array(canvas)
+
+
+def _filled(image: Pixels, height: int, width: int) -> Pixels:
+    """An image on white paper of at least its size."""
+    paper = np.full((height, max(width, image.shape[1]), 3), 255, np.uint8)
+    paper[: image.shape[0], : image.shape[1]] = image
+    return paper
+
+
+def _legend(title: str, names: Sequence[str], colours: Mapping[str, Colour], width: int) -> Pixels:
+    """The names of classes on their colours, in as many lines as they need."""
+    font = ImageFont.load_default(TEXT)
+    places: list[tuple[str, int, int]] = []
+    left, top = round(font.getlength(f"{title}: ")) + 4, 2
+    for name in names:
+        wide = round(font.getlength(name)) + 10
+        if left + wide > width and places:
+            left, top = 4, top + _LINE
+        places.append((name, left, top))
+        left += wide
+    canvas = Image.new("RGB", (width, top + _LINE), _WHITE)
+    pen = ImageDraw.Draw(canvas)
+    pen.text((2, 2), f"{title}:", fill=(60, 60, 60), font=font)
+    for name, x, y in places:
+        write(pen, name, x, y, colours[name])
+    return np.array(canvas)
