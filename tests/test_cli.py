@@ -616,3 +616,8 @@ class TestPageInTheDocs:
         options = set(re.findall(r"`(--[\w-]+)", command_page.page()))
         assert {option for option in options if f"`{option}" not in page} == set()
         assert all(example in page for example in command_page.EXAMPLES.values())
+
+
+def test_the_package_runs_as_the_command():
+    done = subprocess.run([sys.executable, "-m", "fuseloop", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().endswith(fuseloop.__version__)

@@ -179,7 +179,7 @@ def score(
     visible: Path,
     fused: Texts,
     metrics: str = "all",
-    convention: str = "default",
+    convention: str | None = None,
     json: Path | None = None,
     csv: Path | None = None,
     html: Path | None = None,
@@ -206,9 +206,10 @@ def score(
         fused: Fused image or folder, or NAME=PATH; again for every method to compare. Without a NAME the method is
             called as the folder, or as the stem of the file.
         metrics: Keys separated by commas, such as en,mi,vif; the name of a convention for the metrics of its
-            implementation; all; or fast, which is all but FMI and Qp, which take most of the time.
+            implementation, scored by it; all; or fast, which is all but FMI and Qp, which take most of the time.
         convention: Whose definitions to follow: default (textbook), cddfuse, tdfusion, tang, ivif_zoo, vifb, zheng or
-            yuliu. What a convention lacks follows default, and is marked.
+            yuliu; by default the one that --metrics consists of, else default. What a convention lacks follows
+            default, and is marked.
         json: Write all values, summaries and reasons to this file.
         csv: Write a row for each method, frame and metric to this file.
         html: Write pages that compare the methods and show every frame to this folder; open index.html in it.
@@ -246,22 +247,23 @@ def score(
     _spread_threads(len(plan.jobs))
 
     from fuseloop.engines.allocator import tune_allocator
-    from fuseloop.metrics.table import parse_metrics
+    from fuseloop.metrics.table import implied_convention, parse_metrics
     from fuseloop.pairs.images import read_image
     from fuseloop.scoring.files import Mapping8, Scores, score_files
     from fuseloop.scoring.results import write_csv, write_json
 
-    keys, mapping = parse_metrics(metrics, convention), Mapping8.parse(levels or [])
+    followed = implied_convention(metrics) if convention is None else convention.lower()
+    keys, mapping = parse_metrics(metrics, followed), Mapping8.parse(levels or [])
     if html is not None:
         from fuseloop.reports.score import check_score_report
 
         check_score_report(html, overwrite=overwrite)
     tune_allocator()
     read = partial(read_image, max_pixels=max_pixels)
-    loop = partial(score_files, plan, metrics=keys, convention=convention, levels=mapping, read=read, workers=workers)
+    loop = partial(score_files, plan, metrics=keys, convention=followed, levels=mapping, read=read, workers=workers)
     outcomes: list[ScoreOutcome] = []
     code, said = _run_scoring(loop, plan, outcomes)
-    scores = Scores.of(plan, outcomes, convention, mapping)
+    scores = Scores.of(plan, outcomes, followed, mapping)
     if scores.evaluations:
         _print_scores(scores, baseline)
         writers: list[tuple[Path | None, Callable[..., object]]] = [

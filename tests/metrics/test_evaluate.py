@@ -25,7 +25,7 @@ from fuseloop.metrics import (
 from fuseloop.metrics.functional import Frame, Result, qabf
 from fuseloop.metrics.functional.frame import metric
 from fuseloop.metrics.functional.windows import is_flat
-from fuseloop.metrics.table import SLOW, parse_metrics
+from fuseloop.metrics.table import SLOW, conventions_used, implied_convention, parse_metrics
 from tests.metrics.tester import triple
 
 Pixels = NDArray[np.uint8]
@@ -267,6 +267,7 @@ def test_a_metric_without_a_default_is_scored_only_where_it_exists():
 
 def test_metrics_can_be_named_in_text():
     assert parse_metrics("vif, EN,vif", "default") == ("vif", "en")
+    assert parse_metrics("ms-ssim,Qte (Cvejic)", "default") == ("ms_ssim", "qte_cvejic")
     assert parse_metrics("all", "tang") == metrics_of("tang")
     assert set(metrics_of("default")) - set(parse_metrics("fast", "default")) == set(SLOW)
     assert "te" in parse_metrics("ivif_zoo", "ivif_zoo")
@@ -287,3 +288,14 @@ def test_the_smallest_side_is_that_of_the_convention():
     assert choosy.of(frame, "tang").reason() is None
     for convention in ("default", "tdfusion"):
         assert choosy.of(frame, convention).reason() == "the shorter side has 48 pixels, choosy needs 60"
+
+
+@pytest.mark.parametrize("convention", CONVENTIONS)
+def test_the_metrics_of_a_convention_imply_it(convention: str):
+    assert implied_convention(convention.upper()) == convention
+    assert set(conventions_used(parse_metrics(convention, convention), convention).values()) == {convention}
+    assert implied_convention(f"{convention},en") == "default"
+
+
+def test_a_single_text_of_metrics_is_not_read_letter_by_letter():
+    assert list(conventions_used("en", "default")) == ["en"]

@@ -165,6 +165,14 @@ class TestQcv(MetricTester):
     key = "qcv"
 
 
+@pytest.mark.parametrize(("low", "high"), [(0.0, 255.0), (0.0, 1.6), (-1.0, 1.0)])
+def test_images_clearly_outside_the_range_are_refused_when_scoring(low: float, high: float):
+    image = torch.tensor([low, high]).reshape(1, 1, 1, 2)
+    with pytest.raises(ValueError, match=rf"fused image go from {low:g} to {high:g}; .*divide by 255"):
+        Grey.of(image, quantize=True, name="fused")
+    assert Grey.of(image, quantize=False).levels.max() == 255
+
+
 def test_every_metric_of_the_table_is_tested():
     tested = {
         cls.key

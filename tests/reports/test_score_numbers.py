@@ -193,3 +193,9 @@ class TestRows:
         row = frame_rows(numbers, 1, numbers.places(), numbers.decimals())[KEYS.index("scd")]
         assert row["cells"][0]["text"] == "undefined"
         assert row["cells"][0]["reason"] == "fused and <infrared> image differ by a constant"
+
+
+def test_a_tiny_value_keeps_two_digits():
+    assert number(-5e-7, 6) == "−5.0e-07"
+    assert number(0.0, 6) == "0.000000"
+    assert number(0.0123, 3) == "0.012"

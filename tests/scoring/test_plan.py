@@ -20,6 +20,10 @@ class TestNames:
             "one": Path(),
         }
 
+    def test_a_link_is_called_as_it_was_typed(self, folders: Path):
+        (folders / "latest").symlink_to(folders / "one")
+        assert list(name_methods([f"{folders}/latest"])) == ["latest"]
+
     def test_a_name_can_be_given(self, folders: Path):
         assert name_methods([f"ours={folders}/one", "theirs=a=b"]) == {"ours": folders / "one", "theirs": Path("a=b")}
 
@@ -49,6 +53,10 @@ class TestFolders:
         assert [job.name for job in plan.jobs] == ["c", "x9", "x10"]
         assert plan.jobs[0].fused == {"1": folders / "one/c.png", "2": folders / "two/c.bmp"}
         assert plan.unmatched == []
+
+    def test_one_folder_as_both_sources_is_named(self, folders: Path):
+        with pytest.raises(PairError, match="the infrared and the visible folder are the same"):
+            plan_folders(folders / "vis", folders / "vis", {"1": folders / "one"})
 
     def test_the_visible_images_themselves_can_be_a_method(self, folders: Path):
         plan = plan_folders(folders / "ir", folders / "vis", {"visible": folders / "vis"})

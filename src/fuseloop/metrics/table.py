@@ -124,6 +124,9 @@ SLOW = ("fmi_pixel", "fmi_gradient", "fmi_dct", "qp")
 """These take most of the time of scoring all."""
 
 
+_KEY_OF = {row.name.lower(): key for key, row in METRICS.items()}
+
+
 class Convention(NamedTuple):
     """One row of the conventions.
 
@@ -177,13 +180,15 @@ def conventions_used(metrics: Iterable[str] | None, convention: str) -> dict[str
     """For each metric the convention that it is really scored by.
 
     Args:
-        metrics: Keys of the table; by default those of `metrics_of`.
+        metrics: Keys of the table, or text as `parse_metrics` reads it; by default those of `metrics_of`.
         convention: The convention asked for.
 
     Raises:
         ConfigurationError: A metric or the convention is unknown, or the metric exists only under other conventions.
     """
     known = metrics_of(convention)
+    if isinstance(metrics, str):  # else it would be read letter by letter
+        metrics = parse_metrics(metrics, convention)
     return {key: find_metric(key).convention(convention) for key in (known if metrics is None else metrics)}
 
 
@@ -191,8 +196,8 @@ def parse_metrics(text: str, convention: str) -> tuple[str, ...]:
     """Reads a list of metrics from text such as "en,mi".
 
     Args:
-        text: Keys, "all" for all of `metrics_of`, "fast" for these but `SLOW`, or names of conventions for the metrics
-            that their implementations have, separated by commas.
+        text: Keys or printed names, in any case; "all" for all of `metrics_of`, "fast" for these but `SLOW`,
+            or names of conventions for the metrics that their implementations have, separated by commas.
         convention: The convention to score by.
 
     Raises:
@@ -205,11 +210,25 @@ def parse_metrics(text: str, convention: str) -> tuple[str, ...]:
         elif word in CONVENTIONS:
             keys |= dict.fromkeys(key for key, row in METRICS.items() if word in row.conventions)
         else:
-            find_metric(word)
-            keys[word] = None
+            key = _KEY_OF.get(word, word)
+            find_metric(key)
+            keys[key] = None
     if not keys:
         raise ConfigurationError(f"no metric is named; known are all, fast, {', '.join(METRICS)}")
     return tuple(keys)
+
+
+def implied_convention(text: str) -> str:
+    """The convention that a list of metrics asks for where none is named.
+
+    Args:
+        text: See `parse_metrics`.
+
+    Returns:
+        The convention that the text consists of, such as "vifb"; else "default".
+    """
+    word = text.strip().lower()
+    return word if word in CONVENTIONS else "default"
 
 
 def find_metric(key: str) -> Metric:

@@ -121,8 +121,9 @@ def decimals_for(values: NDArray[np.float64]) -> int:
 
 
 def number(value: float, decimals: int) -> str:
-    """A value as text: with a true minus, "∞" for infinity."""
-    size = "∞" if math.isinf(value) else f"{abs(value):.{decimals}f}"
+    """A value as text: with a true minus, "∞" for infinity, and two digits of a tiny value."""
+    tiny = decimals > 2 and 0 < abs(value) < min(1e-3, 10.0 ** (1 - decimals))
+    size = "∞" if math.isinf(value) else f"{abs(value):.1e}" if tiny else f"{abs(value):.{decimals}f}"
     return f"−{size}" if value < 0 and size.strip("0.") else size
 
 

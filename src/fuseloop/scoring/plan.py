@@ -53,7 +53,8 @@ def name_methods(texts: Sequence[str]) -> dict[str, Path]:
         path = Path(place)
         if not equals or os.path.exists(text):
             path = Path(text)
-            name = path.resolve().name if path.is_dir() else path.stem
+            # Not the target of a link: the name is the one that was typed.
+            name = Path(os.path.abspath(path)).name if path.is_dir() else path.stem
         if not name or not str(place if equals else text):
             raise ConfigurationError(f"--fused {text} is not of the form PATH or NAME=PATH")
         if name in methods:
@@ -90,9 +91,14 @@ def plan_folders(
             image, as `fuseloop fuse` writes it, or the name without suffix.
 
     Raises:
-        PairError: A folder of the sources is missing or empty or has a name twice, they have no name in common, or no
-            method has an image of any pair.
+        PairError: A folder of the sources is missing or empty or has a name twice, both are the same without suffixes
+            that tell the images apart, they have no name in common, or no method has an image of any pair.
     """
+    if suffixes[0] == suffixes[1] and infrared.is_dir() and visible.is_dir() and infrared.samefile(visible):
+        raise PairError(
+            f"the infrared and the visible folder are the same: {infrared}; give two folders, or say by --suffix how "
+            "the names of the infrared and of the visible images end"
+        )
     pairing = pair_folders(infrared, visible, infrared_suffix=suffixes[0], visible_suffix=suffixes[1])
     jobs = [Job(pair.name, pair.infrared, pair.visible, {}) for pair in pairing.pairs]
     problems: dict[str, PairError] = {}  # of methods that have no frame at all

@@ -36,12 +36,13 @@ class Grey:
         """Levels of an image in [0, 1].
 
         Args:
-            image: B×1×H×W, floating point; values outside [0, 1] are clipped, as saving does.
+            image: B×1×H×W, floating point; small overshoots of [0, 1] are clipped, as saving does.
             quantize: Round to whole levels, half up, and compute in float64. Else keep the dtype and gradients.
             name: What errors call the image.
 
         Raises:
-            ValueError: The image has another shape or type, is empty, or has NaN or infinite pixels.
+            ValueError: The image has another shape or type, is empty, has NaN or infinite pixels, or, when quantized,
+                values below -0.5 or above 1.5, as images in 0..255 have.
         """
         if image.ndim != 4 or image.shape[1] != 1 or image.numel() == 0:
             raise ValueError(f"the {name} image has the shape {tuple(image.shape)}; metrics take B×1×H×W, not empty")
@@ -50,6 +51,12 @@ class Grey:
         if not bool(torch.isfinite(image).all()):
             raise ValueError(f"the {name} image has NaN or infinite pixels")
         if quantize:
+            low, high = (float(end) for end in torch.aminmax(image.detach()))
+            if low < -0.5 or high > 1.5:
+                raise ValueError(
+                    f"the values of the {name} image go from {low:g} to {high:g}; metrics take images in [0, 1]: "
+                    "divide by 255"
+                )
             # Apple's devices have no float64.
             wide = image.to(torch.float32 if image.device.type == "mps" else torch.float64)
             return cls(torch.floor(wide.clamp(0.0, 1.0) * 255.0 + 0.5), quantized=True)

@@ -29,7 +29,8 @@ function option(select, value, text) {
 const number = (value) => (value === "inf" ? Infinity : value === "-inf" ? -Infinity : value ?? NaN);
 function text(value, decimals, signed = false) {
   if (Number.isNaN(value)) return "undefined";
-  const size = Math.abs(value) === Infinity ? "∞" : Math.abs(value).toFixed(decimals);
+  const tiny = decimals > 2 && value !== 0 && Math.abs(value) < Math.min(1e-3, 10 ** (1 - decimals));
+  const size = Math.abs(value) === Infinity ? "∞" : tiny ? Math.abs(value).toExponential(1) : Math.abs(value).toFixed(decimals);
   return (value < 0 && Number(size) !== 0 ? "−" : signed && Number(size) !== 0 ? "+" : "") + size;
 }
 const merit = (metric, value) =>
