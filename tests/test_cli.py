@@ -325,7 +325,7 @@ class TestScore:
         ran = score("--fused x=one --fused two --metrics en,mse")
         assert ran.code == 0
         assert "difference to x" in ran.output
-        assert "Mean ranks (2 metrics, common frames: 3)" in ran.output
+        assert "Mean ranks (2 metrics; common frames: 3)" in ran.output
         assert "Frames on which the methods differ most" in ran.output
         assert "difference to two" in score("--fused one --fused two --metrics en --baseline two").output
 

@@ -140,6 +140,9 @@ class TestPages:
         assert heads[0] == "EN, higher is better, convention cddfuse"
         assert heads[-1] == "Qcv, lower is better, convention default"
 
+    def test_the_metrics_of_the_mean_ranks_are_counted(self, report):
+        assert re.search(r"Mean ranks are of \d+( of \d+)? metrics", report.read_text("utf-8"))
+
     def test_undefined_values_are_counted_with_their_reason(self, report):
         text = text_of(Document(report).text)
         assert text.count("fused and <infrared> image differ by a constant") == len(METHODS)

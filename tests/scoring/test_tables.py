@@ -42,7 +42,8 @@ def test_methods_stand_beside_each_other_with_ranks_and_differences():
     assert y == ["", "y", "3.000", "1.000", "[2.000, 4.000]", "3", "1", "+1.000 [+1.000, +1.000]", "better"]
     assert x_scd[1:7] == ["x", "undefined", "-", "-", "0 of 3", "-"]
     assert y_scd[-3:] == ["1", "undefined", ""]
-    assert ranks.title == "Mean ranks (1 metrics, common frames: 3)"
+    left_out = "without SCD: undefined for a method, or on no frame defined for all"
+    assert ranks.title == f"Mean ranks (1 of 2 metrics, {left_out}; common frames: 3)"
     assert ranks.groups == [[["y", "1.000"], ["x", "2.000"]]]
     assert frames.groups[0][0][0] == "a"
     assert frames.groups[0][0][2:] == ["EN ↑", "y 2.000", "x 1.000"]

@@ -75,6 +75,15 @@ class Comparison:
     differences: dict[str, dict[str, Difference]]
     disagreements: list[Disagreement]
 
+    @property
+    def ranked_of(self) -> str:
+        """In words of which metrics the mean ranks are: how many, and which are left out and why."""
+        left_out = [METRICS[key].name for key in self.ranks if key not in self.ranked]
+        if not left_out:
+            return f"{len(self.ranked)} metrics"
+        why = "undefined for a method, or on no frame defined for all"
+        return f"{len(self.ranked)} of {len(self.ranks)} metrics, without {', '.join(left_out)}: {why}"
+
 
 def compare(evaluations: Mapping[str, Evaluation], *, baseline: str | None = None, seed: int = 0) -> Comparison:
     """Compares methods that were scored by the same metrics and conventions.

@@ -206,6 +206,7 @@ def _write(
         ratio=f"{shape[1]} / {shape[0]}",
         convention=numbers.convention,
         compared=bool(numbers.comparisons),
+        ranked_of=numbers.comparisons[0].ranked_of if numbers.comparisons else "",
         common=len(numbers.comparisons[0].frames) if numbers.comparisons else 0,
         metrics=metrics,
         fallbacks=any(metric["fallback"] for metric in metrics),

@@ -42,7 +42,7 @@ def tables(scores: Scores, comparison: Comparison | None = None) -> Iterator[Tex
     if comparison is not None:
         order = sorted(comparison.mean_ranks, key=lambda method: _last(comparison.mean_ranks[method]))
         rows = [[method, number(comparison.mean_ranks[method])] for method in order]
-        title = f"Mean ranks ({len(comparison.ranked)} metrics, common frames: {len(comparison.frames)})"
+        title = f"Mean ranks ({comparison.ranked_of}; common frames: {len(comparison.frames)})"
         yield TextTable(title, ["method", "mean rank"], 1, [rows])
     if comparison is not None and comparison.disagreements:
         yield _disagreement_table(scores, comparison)
