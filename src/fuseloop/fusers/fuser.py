@@ -28,9 +28,8 @@ from fuseloop.fusers.kinds import Images, open_images
 from fuseloop.fusers.weights import read_weights, write_weights
 from fuseloop.networks.vfn import VFN, Pooled
 from fuseloop.pairs.align import check_same_size, resize_to
-from fuseloop.pairs.colour import rgb_to_ycbcr
 from fuseloop.pairs.images import MAX_PIXELS, Picture
-from fuseloop.pairs.levels import INFRARED_DEFAULT, VISIBLE_DEFAULT, Levels, Limits, from_unit, to_unit
+from fuseloop.pairs.levels import INFRARED_DEFAULT, VISIBLE_DEFAULT, Levels, from_unit, to_unit
 from fuseloop.pairs.tiles import TILE_PIXELS, Box, Tile, plan_tiles
 from fuseloop.weights.files import SHARED
 
@@ -245,13 +244,16 @@ class Fuser(
             limits = Levels.parse(visible_levels).limits(pixels)
 
         def read(box: Box) -> tuple[Tensor, Tensor]:
-            return _unit_tensor(thermal, thermal_limits, box), _luma(_unit_tensor(pixels, limits, box))
+            luma = _luma(to_unit(pixels[box.slices], limits))
+            return _as_tensor(to_unit(thermal[box.slices], thermal_limits)), _as_tensor(luma)
 
         fused = np.empty_like(pixels, order="C")
         for box, before, after in self._fuse_boxes(height, width, read):
             # A new Y with the old Cb and Cr adds the change of Y to each of R, G and B.
-            recoloured = (_unit_tensor(pixels, limits, box) + (after - before))[0].movedim(0, -1).numpy()
-            fused[box.slices] = from_unit(recoloured, pixels.dtype, limits).reshape(fused[box.slices].shape)
+            change = after[0, 0].numpy() - before[0, 0].numpy()
+            recoloured = to_unit(pixels[box.slices], limits)
+            recoloured += change.reshape(change.shape + (1,) * (pixels.ndim - 2))
+            fused[box.slices] = from_unit(recoloured, pixels.dtype, limits)
         return Picture(fused, visible.alpha)
 
     def fuse_luma(self, infrared: Tensor, luma: Tensor) -> Tensor:
@@ -396,15 +398,23 @@ def _naming(which: str) -> Iterator[None]:
         raise ImageError(f"the {which} image: {error}") from error
 
 
-def _unit_tensor(pixels: NDArray[Any], limits: Limits, box: Box) -> Tensor:
-    """A box of an image, H×W or H×W×3, as 1×C×h×w in [0, 1]."""
-    unit = torch.from_numpy(to_unit(pixels[box.slices], limits))
-    return unit[None, None] if unit.ndim == 2 else unit.movedim(-1, 0)[None]
+def _luma(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Y of H×W or H×W×3 as `rgb_to_ycbcr` has it.
+
+    In NumPy: the threads that PyTorch wakes for such small work spin on for a while, and would slow the engine.
+    """
+    if image.ndim == 2:
+        return image
+    r, g, b = (image[..., channel] for channel in range(3))
+    luma: NDArray[np.float32] = r * np.float32(0.299)
+    luma += g * np.float32(0.587)
+    luma += b * np.float32(0.114)
+    return luma
 
 
-def _luma(image: Tensor) -> Tensor:
-    """Y of B×1×H×W or B×3×H×W."""
-    return image if image.shape[1] == 1 else rgb_to_ycbcr(image)[:, :1]
+def _as_tensor(image: NDArray[np.float32]) -> Tensor:
+    """H×W as 1×1×H×W."""
+    return torch.from_numpy(np.ascontiguousarray(image))[None, None]
 
 
 def _crop(image: Tensor, box: Box) -> Tensor:
