@@ -97,7 +97,7 @@ def draw_treeline(stage: Stage, z: float, light: float) -> None:
     rows = np.arange(first, last, dtype=np.float32)[:, None]
     leaves = texture(rng, last - first, canvas.width, max(0.5, scale / 9))
     inside = rows - (top + ridge) > leaves * (0.08 * rise * scale)
-    up = np.clip((base - rows) / max(base - top, 1), 0, 1)
+    up = np.clip((base - rows) / max(base - top, 1), 0, 1).astype(np.float32, copy=False)
     _stamp(stage, first, 0, inside, stage.pick(LEAVES), light * (0.45 + 0.45 * up), leaves, z)
 
 

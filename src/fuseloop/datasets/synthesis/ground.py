@@ -100,14 +100,14 @@ def draw_markings(stage: Stage, road: Road) -> None:
         if stage.chance(0.7):
             period = rng.uniform(5, 10)
             starts = np.arange(road.start - rng.uniform(0, 0.5) * period, min(road.stop, 60), period)
-            dashes = [road.strip(camera, left, right, z, z + 0.5 * period) for z in starts]
+            dashes = [road.strip(camera, left, right, z, z + 0.5 * period) for z in starts.tolist()]
             canvas.fill_all(np.array(dashes), ink)
         else:
             canvas.fill(road.strip(camera, left, right, road.start, road.stop), ink)
     if stage.chance(0.3):
         z, depth = rng.uniform(1.2, 5) * road.start, rng.uniform(2.5, 4)
         bars = np.arange(road.left + 0.5, road.right - 0.7, 0.95)
-        canvas.fill_all(np.array([road.strip(camera, x, x + 0.5, z, z + depth) for x in bars]), white)
+        canvas.fill_all(np.array([road.strip(camera, x, x + 0.5, z, z + depth) for x in bars.tolist()]), white)
         if stage.chance(0.7):
             canvas.fill(road.strip(camera, road.left + 0.3, road.middle, z - 1.6, z - 1.2), white)
     elif stage.chance(0.25):
