@@ -1,6 +1,7 @@
 """Runs benchmarks and keeps their figures: python -m benchmarks [NAME ...]
 
-Figures go to outputs/benchmarks.json, and docs/benchmarks.md is made from it. Each run replaces its own figures only.
+Figures go to outputs/benchmarks.json, and docs/benchmarks.md is made from it. Each run replaces its own figures only:
+what the page says of benchmarks that were not run on this machine stays.
 """
 
 from __future__ import annotations
@@ -52,21 +53,34 @@ def processor() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def document(figures: Mapping[str, float], runs: Mapping[str, Mapping[str, str]]) -> str:
-    """The text of docs/benchmarks.md."""
-    lines = ["# Benchmarks", "", "Made by `make bench` from outputs/benchmarks.json; do not edit by hand."]
-    for name, run in runs.items():
-        module = import_module(f"benchmarks.bench_{name}")
-        meanings: Mapping[str, str] = getattr(module, "KEYS", {})
-        lines += ["", f"## {name}", "", (module.__doc__ or "").strip(), ""]
-        lines += [f"* {label}: {value}" for label, value in run.items()]
-        lines += ["", "| figure | value | meaning |", "|---|---|---|"]
-        lines += [
-            f"| `{key}` | {value:.4g} | {meanings.get(key, '')} |"
-            for key, value in figures.items()
-            if key.startswith(f"{name}.")
-        ]
-    return "\n".join(lines) + "\n"
+def document(figures: Mapping[str, float], runs: Mapping[str, Mapping[str, str]], page: str = "") -> str:
+    """The text of docs/benchmarks.md.
+
+    Args:
+        figures: Of all benchmarks in `runs`.
+        runs: The circumstances of each.
+        page: The text so far; its sections of other benchmarks are kept.
+    """
+    sections = {text.split("\n", 1)[0]: text.rstrip("\n") for text in page.split("\n## ")[1:]}
+    sections = {name: text for name, text in sections.items() if name in NAMES}
+    sections |= {name: section(name, figures, run) for name, run in runs.items()}
+    head = "# Benchmarks\n\nMade by `make bench` from outputs/benchmarks.json; do not edit by hand."
+    return "\n\n## ".join([head, *(sections[name] for name in sorted(sections))]) + "\n"
+
+
+def section(name: str, figures: Mapping[str, float], run: Mapping[str, str]) -> str:
+    """What the page says of one benchmark, from its name on."""
+    module = import_module(f"benchmarks.bench_{name}")
+    meanings: Mapping[str, str] = getattr(module, "KEYS", {})
+    lines = [name, "", (module.__doc__ or "").strip(), ""]
+    lines += [f"* {label}: {value}" for label, value in run.items()]
+    lines += ["", "| figure | value | meaning |", "|---|---|---|"]
+    lines += [
+        f"| `{key}` | {value:.4g} | {meanings.get(key, '')} |"
+        for key, value in figures.items()
+        if key.startswith(f"{name}.")
+    ]
+    return "\n".join(lines)
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -82,7 +96,8 @@ def keep(name: str, measured: Figures) -> None:
     DOCUMENT.parent.mkdir(exist_ok=True)
     FIGURES.write_text(json.dumps(dict(sorted(figures.items())), indent=2) + "\n")
     RUNS.write_text(json.dumps(dict(sorted(runs.items())), indent=2) + "\n")
-    DOCUMENT.write_text(document(json.loads(FIGURES.read_text()), json.loads(RUNS.read_text())), encoding="utf-8")
+    page = DOCUMENT.read_text(encoding="utf-8") if DOCUMENT.exists() else ""
+    DOCUMENT.write_text(document(load(FIGURES), load(RUNS), page), encoding="utf-8")
 
 
 def main() -> int:
