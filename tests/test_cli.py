@@ -238,6 +238,13 @@ class TestFuseFolders:
         assert "kept 1" in ran.output
         assert Path("out/a.png").stat().st_mtime_ns == before
 
+    def test_another_depth_is_written_beside_an_earlier_run(self, fuse):
+        save_folders("a")
+        fuse("--infrared ir --visible vis --out out")
+        assert "fused 1 of 1 pairs" in fuse("--infrared ir --visible vis --out out --depth float").output
+        assert {path.name for path in Path("out").iterdir()} == {"a.png", "a.tiff"}
+        assert "kept 1" in fuse("--infrared ir --visible vis --out out --depth float").output
+
     def test_names_that_look_like_markup_are_printed_as_they_are(self, fuse):
         save_folders("good", "[red]odd")
         Path("ir/[red]odd.png").write_text("no image")

@@ -145,7 +145,7 @@ def fuse(
         raise ConfigurationError("--format and --depth are for images; the ending of OUT says how a video is written")
 
     from fuseloop.fusers.files import fuse_files, make_folder, plan_file, plan_folder, to_depth
-    from fuseloop.pairs.images import read_image
+    from fuseloop.pairs.images import default_suffix, read_image
     from fuseloop.pairs.levels import Levels
 
     for levels in (infrared_levels, visible_levels):
@@ -168,7 +168,9 @@ def fuse(
 
     if kind == "video":
         return _run_video(jobs[0], fuse_pair, overwrite)
-    loop = partial(fuse_files, jobs, fuse_pair, read=partial(read_image, max_pixels=max_pixels), overwrite=overwrite)
+    read = partial(read_image, max_pixels=max_pixels)
+    ending_of = (lambda visible: default_suffix(to_depth(visible, depth))) if depth else default_suffix
+    loop = partial(fuse_files, jobs, fuse_pair, read=read, ending=ending_of, overwrite=overwrite)
     return _run_folder(loop, len(jobs), unpaired, out) if kind == "folder" else _run_image(loop)
 
 

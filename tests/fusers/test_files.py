@@ -13,7 +13,7 @@ import pytest
 from fuseloop.errors import ConfigurationError, ImageError, PairError
 from fuseloop.fusers import files
 from fuseloop.fusers.files import Job, Outcome, fuse_files, make_folder, plan_file, plan_folder, to_depth
-from fuseloop.pairs.images import Picture, read_image, write_image
+from fuseloop.pairs.images import Picture, default_suffix, read_image, write_image
 
 
 def picture(value: int = 100, dtype: type = np.uint8) -> Picture:
@@ -165,6 +165,44 @@ class TestFuseFiles:
         fuse_files(jobs, remember, outcomes.append)
         assert fused == [2]
         assert statuses(outcomes) == {"0": "kept", "1": "kept", "2": "fused", "3": "kept", "4": "kept"}
+
+    def test_a_file_of_another_ending_is_not_the_output(self, jobs):
+        jobs[0].stem.with_suffix(".tiff").write_text("left by something else")
+        outcomes: list[Outcome] = []
+        fuse_files(jobs, keep_visible, outcomes.append)
+        assert set(statuses(outcomes).values()) == {"fused"}
+        assert read_image(jobs[0].output(".png")).pixels[0, 0] == 0
+        assert jobs[0].stem.with_suffix(".tiff").read_text() == "left by something else"
+
+    def test_floats_are_written_beside_what_was_fused_in_8_bits(self, jobs):
+        fuse_files(jobs, keep_visible, lambda outcome: None)
+
+        def deepen(infrared: Picture, visible: Picture) -> Picture:
+            return to_depth(visible, "float")
+
+        for status in ("fused", "kept"):
+            outcomes: list[Outcome] = []
+            fuse_files(jobs, deepen, outcomes.append, ending=lambda visible: default_suffix(to_depth(visible, "float")))
+            assert set(statuses(outcomes).values()) == {status}
+            assert {outcome.output.suffix for outcome in outcomes} == {".tiff"}
+
+    def test_a_second_run_on_floats_does_only_what_is_missing(self, jobs, tmp_path):
+        for job in jobs:
+            job.visible.unlink()
+            write_image(job.visible.with_suffix(".tiff"), picture(1, np.float32))
+        jobs = plan_folder(tmp_path / "ir", tmp_path / "vis", tmp_path / "out")[0]
+        fuse_files(jobs, keep_visible, lambda outcome: None)
+        jobs[2].output(".tiff").rename(jobs[2].output(".png"))
+        outcomes: list[Outcome] = []
+        fuse_files(jobs, keep_visible, outcomes.append)
+        assert statuses(outcomes) == {"0": "kept", "1": "kept", "2": "fused", "3": "kept", "4": "kept"}
+
+    def test_a_broken_image_whose_output_is_in_doubt_fails_alone(self, jobs):
+        jobs[0].visible.write_text("no image")
+        jobs[0].output(".tiff").write_text("left by something else")
+        outcomes: list[Outcome] = []
+        fuse_files(jobs, keep_visible, outcomes.append)
+        assert statuses(outcomes) == {"0": "failed", "1": "fused", "2": "fused", "3": "fused", "4": "fused"}
 
     def test_overwrite_does_all_again(self, jobs):
         fuse_files(jobs, keep_visible, lambda outcome: None)

@@ -46,7 +46,7 @@ class Job(NamedTuple):
         return self.stem.with_name(self.stem.name + (self.ending or ending))  # with_suffix would cut stems with dots
 
     def existing(self) -> Path | None:
-        """The output when an earlier run has written it."""
+        """A file that may be the output of an earlier run: `default_suffix` knows two endings."""
         return next((path for path in map(self.output, (".png", ".tiff")) if path.exists()), None)
 
 
@@ -169,6 +169,7 @@ def fuse_files(
     report: Callable[[Outcome], None],
     *,
     read: Callable[[Path], Picture] = read_image,
+    ending: Callable[[Picture], str] = default_suffix,
     overwrite: bool = False,
 ) -> None:
     """Fuses image pairs one after the other.
@@ -182,15 +183,16 @@ def fuse_files(
         fuse: Fuses an infrared and a visible picture.
         report: Called with the outcome of every job that was tried, soon after it ended.
         read: Reads an image file.
+        ending: What `default_suffix` will say of what `fuse` makes of a visible picture.
         overwrite: Whether to fuse pairs whose output exists, and replace it.
     """
     todo = []
     for job in jobs:
-        existing = None if overwrite else job.existing()
-        if existing is None:
+        finished = None if overwrite else _finished(job, read, ending)
+        if finished is None:
             todo.append(job)
         else:
-            report(Outcome(job, "kept", existing))
+            report(Outcome(job, "kept", finished))
 
     def read_pair(job: Job) -> tuple[Picture, Picture]:
         return read(job.infrared), read(job.visible)
@@ -227,6 +229,20 @@ def fuse_files(
         finally:
             if writing is not None:
                 report(writing.result())
+
+
+def _finished(job: Job, read: Callable[[Path], Picture], ending: Callable[[Picture], str]) -> Path | None:
+    """The output when an earlier run has written it; a file of its stem with the other ending is none."""
+    found = job.existing()
+    if found is None or job.ending is not None:
+        return found
+    if ending is default_suffix and found.suffix == ".png" and file_format(job.visible.suffix) != "TIFF":
+        return found  # not in doubt, and to read every image would make it slow to continue a long run
+    try:
+        output = job.output(ending(read(job.visible)))
+    except FuseloopError:
+        return None  # it is reported when it is the turn of the job
+    return output if output.exists() else None
 
 
 def _disk_is_full(error: BaseException) -> bool:
