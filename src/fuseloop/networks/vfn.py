@@ -4,11 +4,15 @@ The network is written in three steps so that callers can use them apart: `encod
 reduces the features of a whole frame to a few numbers, and `decode` makes the image from both. Only `pool` looks at the
 whole frame; the other two look at a neighbourhood of at most `VFN.halo` pixels. Tiled fusion rests on that.
 
+`encode` is itself two steps, `encode_first` and `encode_rest`. The closed loop (`semantic_compensation`) changes the
+features from block to block in the second one and leaves the first as it is, which two passes can therefore share.
+
 Submodule names follow the published state dictionaries, so that those load by key.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -17,6 +21,10 @@ from torch import Tensor, nn
 
 CHANNELS = 8
 LEAK = 0.2
+
+
+Compensate = Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Changes what block l made, (l, infrared features, visible features) to both features; all B×8×H×W."""
 
 
 class Pooled(NamedTuple):
@@ -193,7 +201,26 @@ class VFN(nn.Module):
 
     def encode(self, infrared: Tensor, luma: Tensor) -> Tensor:
         """Features of a pair: two B×1×H×W in [0, 1] to B×16×H×W, infrared channels first."""
-        return torch.cat([self.ir_feb(infrared), self.vi_feb(luma)], dim=1)
+        return self.encode_rest(*self.encode_first(infrared, luma))
+
+    def encode_first(self, infrared: Tensor, luma: Tensor) -> tuple[Tensor, Tensor]:
+        """Stem and block 0 of both encoders: two B×1×H×W in [0, 1] to two B×8×H×W."""
+        return self.ir_feb.block(0, infrared), self.vi_feb.block(0, luma)
+
+    def encode_rest(self, infrared: Tensor, visible: Tensor, compensate: Compensate | None = None) -> Tensor:
+        """The blocks after the first, to B×16×H×W, infrared channels first.
+
+        Args:
+            infrared: First of what `encode_first` made, B×8×H×W.
+            visible: Second of what `encode_first` made, B×8×H×W.
+            compensate: Called before each block with the level of the block before and its features; None changes
+                nothing.
+        """
+        for level in range(1, self.depth):
+            if compensate is not None:
+                infrared, visible = compensate(level - 1, infrared, visible)
+            infrared, visible = self.ir_feb.block(level, infrared), self.vi_feb.block(level, visible)
+        return torch.cat([infrared, visible], dim=1)
 
     @staticmethod
     def pool(gradient: Tensor) -> Pooled:
