@@ -94,6 +94,9 @@ class TaskNetworkTester:
     overfit_quality: ClassVar[float] = 0.95
     """Reached thereby in the score of `QUALITY`."""
 
+    overfit_loss: ClassVar[float | None] = None
+    """If set, the loss falls to this share of what it was first, and no quality is asked for."""
+
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Runs what asks for a `variant` once for each."""
         if "variant" in metafunc.fixturenames:
@@ -237,11 +240,17 @@ class TaskNetworkTester:
         steps, rate = self.overfit_steps, self.overfit_rate
         optimiser = torch.optim.Adam(network.parameters(), rate)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, steps, pct_start=0.1)
+        losses = []
         for _ in range(steps):
             optimiser.zero_grad()
-            network.loss(network(images), targets).backward()
+            loss = network.loss(network(images), targets)
+            loss.backward()
+            losses.append(float(loss.detach()))
             optimiser.step()
             schedule.step()
+        if self.overfit_loss is not None:
+            assert losses[-1] <= self.overfit_loss * losses[0]
+            return
         network.eval()
         with torch.no_grad():
             found = network.predict(network(images))
