@@ -28,12 +28,17 @@ from fuseloop.datasets.labelled import LabelledPair
 from fuseloop.datasets.synthetic import BOX_NAMES, generate
 from fuseloop.engines.allocator import tune_allocator
 from fuseloop.networks.cost import multiply_accumulates, parameter_count
+from fuseloop.tasks.detection.detr import DETR, RTDETR
 from fuseloop.tasks.detection.yolov5 import YOLOv5
 from fuseloop.tasks.protocol import Target, TaskNetwork
+from fuseloop.tasks.saliency.ctdnet import CTDNet
 
 NETWORKS: dict[str, Callable[[], TaskNetwork]] = {
     "yolov5n": partial(YOLOv5, BOX_NAMES, "n"),
     "yolov5s": partial(YOLOv5, BOX_NAMES, "s"),
+    "ctdnet-18": CTDNet,
+    "detr": partial(DETR, BOX_NAMES),
+    "rtdetr": partial(RTDETR, BOX_NAMES),
 }
 
 HEIGHT, WIDTH = 480, 640

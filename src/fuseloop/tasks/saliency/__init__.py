@@ -1,0 +1,1 @@
+"""Networks that say how salient every pixel is."""
