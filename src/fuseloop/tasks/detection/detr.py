@@ -158,21 +158,22 @@ class DETR(SetDetector):
         choice: Choice = Choice(),
     ) -> None:
         # Imported where it is used: `import fuseloop` is to be quick.
-        from transformers import DetrConfig, DetrForObjectDetection, ResNetConfig
+        import transformers
 
         super().__init__()
         _check(size)
+        make = cast(Any, transformers)  # its configurations take more than their types say
         self.classes = tuple(classes)
         self.size, self.no_object, self.choice = size, no_object, choice
-        backbone = ResNetConfig(
+        backbone = make.ResNetConfig(
             embedding_size=size.stem,
             hidden_sizes=list(size.widths),
             depths=list(size.depths),
             layer_type="basic",
             out_features=["stage4"],
         )
-        self.net = DetrForObjectDetection(
-            DetrConfig(
+        self.net = make.DetrForObjectDetection(
+            make.DetrConfig(
                 backbone_config=backbone,
                 num_labels=len(self.classes),
                 num_queries=size.queries,
@@ -266,21 +267,22 @@ class RTDETR(SetDetector):
 
     def __init__(self, classes: Sequence[str], size: Size = RTDETR_SIZE, *, choice: Choice = Choice()) -> None:
         # Imported where it is used: `import fuseloop` is to be quick.
-        from transformers import RTDetrConfig, RTDetrForObjectDetection, RTDetrResNetConfig
+        import transformers
 
         super().__init__()
         _check(size)
+        make = cast(Any, transformers)  # its configurations take more than their types say
         self.classes = tuple(classes)
         self.size, self.choice = size, choice
-        backbone = RTDetrResNetConfig(
+        backbone = make.RTDetrResNetConfig(
             embedding_size=size.stem,
             hidden_sizes=list(size.widths),
             depths=list(size.depths),
             layer_type="basic",
             out_indices=[2, 3, 4],
         )
-        self.net = RTDetrForObjectDetection(
-            RTDetrConfig(
+        self.net = make.RTDetrForObjectDetection(
+            make.RTDetrConfig(
                 backbone_config=backbone,
                 freeze_backbone_batch_norms=False,
                 num_labels=len(self.classes),

@@ -103,7 +103,7 @@ def match(costs: Tensor, counts: Sequence[int]) -> Tensor:
         L×B×Q int64: which object a query is matched with, -1 for none. Of more objects than queries some have none.
     """
     # Imported where it is used: `import fuseloop` is to be quick.
-    from scipy.optimize import linear_sum_assignment
+    from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]
 
     on_host = np.nan_to_num(costs.detach().float().cpu().numpy(), nan=WORST, posinf=WORST, neginf=-WORST)
     matches = np.full(on_host.shape[:3], -1)
