@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import numpy as np
@@ -10,7 +11,8 @@ import torch
 from torch import Tensor
 
 from fuseloop.datasets.synthetic import generate
-from fuseloop.engines import ENGINES, Engine, load_engine
+from fuseloop.engines import ENGINES, Engine, Precision, load_engine
+from fuseloop.engines.deployment import deploy
 from fuseloop.errors import ConfigurationError
 from fuseloop.fusers.weights import find_weights, read_weights
 from fuseloop.networks.vfn import VFN, Pooled
@@ -77,6 +79,24 @@ def test_bf16_takes_any_shape_and_tiles(name: str, network: VFN, make_pair: Make
     assert largest(fused - network(*pair)) < 0.1  # random weights amplify more than trained ones
     total, peak = engine.pool(*pair, torch.ones_like(pair[0]))
     assert largest(engine.fuse_tile(*pair, Pooled(total / (9 * 30), peak)) - fused) < 0.02
+
+
+def test_all_that_is_deployed_is_where_the_network_is(network: VFN):
+    """On a device that every machine has, though it computes nothing."""
+    deployment = deploy(copy.deepcopy(network).to("meta"))
+    assert {buffer.device.type for part in deployment for buffer in part.buffers()} == {"meta"}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 2e-3), ("bf16", 0.1)])  # TensorFloat-32 has 10 bits
+def test_a_network_on_a_gpu_runs_there(network: VFN, make_pair: MakePair, precision: Precision, tolerance: float):
+    pair = make_pair(2, 24, 30)
+    engine = load_engine("torch", copy.deepcopy(network).cuda(), precision=precision)
+    fused = engine.fuse(*pair)
+    assert fused.device.type == "cpu"
+    assert largest(fused - network(*pair)) < tolerance
+    total, peak = engine.pool(*pair, torch.ones_like(pair[0]))
+    assert largest(engine.fuse_tile(*pair, Pooled(total / (24 * 30), peak)) - fused) < tolerance
 
 
 def test_tiles_give_what_the_whole_frame_gives(engine: Engine, network: VFN, make_pair: MakePair):

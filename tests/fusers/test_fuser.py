@@ -326,10 +326,10 @@ def test_tensors_keep_shape_and_type(fuser: Fuser, shape: tuple[int, ...], dtype
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_tensors_stay_on_their_device(fuser: Fuser) -> None:
-    visible = torch.rand(3, HEIGHT, WIDTH, device="cuda")
-    fused = fuser(torch.rand(HEIGHT, WIDTH), visible)
+    infrared, visible = torch.rand(HEIGHT, WIDTH), torch.rand(3, HEIGHT, WIDTH, device="cuda")
+    fused = fuser(infrared, visible)
     assert fused.device == visible.device
-    torch.testing.assert_close(fused.cpu(), fuser(torch.rand(HEIGHT, WIDTH), visible.cpu()))
+    torch.testing.assert_close(fused.cpu(), fuser(infrared, visible.cpu()))
 
 
 def test_tensors_come_back_without_gradient(fuser: Fuser) -> None:

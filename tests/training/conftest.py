@@ -42,6 +42,7 @@ def tiny(tiny_data, tmp_path):
         settings = {
             "folder": tmp_path / "run",
             "root": tiny_data,
+            "device": "cpu",  # where the same bits are promised
             "data": [{"spec": "{root}/train"}],
             "validation": ["{root}/val"],
             "loss": {"intensity": 0.2, "gradient": 1.0, "scd": 0.1},

@@ -211,6 +211,31 @@ def test_a_folder_that_cannot_be_made_is_an_error(tiny, tmp_path):
         train(tiny(folder=tmp_path / "file" / "run"))
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_gpu_learns_what_the_processor_learns(tiny, tmp_path, precision):
+    terms = {"intensity": 0.2, "gradient": 1.0, "scd": 0.1, "qabf": 0.1, "vif": 0.1, "qcv": 0.1}
+    here = train(tiny(loss=terms))
+    there = train(tiny(loss=terms, folder=tmp_path / "gpu", device="cuda", precision=precision))
+    assert there.step == here.step
+    assert there.best == pytest.approx(here.best, rel=0.05)  # rounding grows within a few steps
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_rounding_can_be_trained_away_on_a_gpu(tiny):
+    stages = [{"steps": 3, "crop": 48, "batch": 2, "norm": "frozen", "calibrate": 4}]
+    result = train(tiny(stages=stages, loss={"intensity": 1.0, "rounding": 1.0}, log_every=1, device="cuda"))
+    assert all(entry["rounding"] > 0 for entry in history(result.folder)[:-1])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_run_on_a_gpu_goes_on_where_it_stopped(tiny):
+    settings = {"device": "cuda", "stages": [{"steps": 6, "crop": 48, "batch": 3}], "checkpoint_every": 1}
+    stopped = train(tiny(**settings, budget_minutes=1e-6))
+    assert stopped.step < 6
+    assert train(tiny(**settings)).step == 6
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
 def test_a_device_that_is_not_there_is_an_error(tiny):
     with pytest.raises(ConfigurationError, match="device 'cuda' cannot be used here"):

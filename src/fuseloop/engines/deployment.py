@@ -126,7 +126,8 @@ class _Encoder(nn.Module):
             self._stem(state, 3),
             *(_Block(state, f"ir_feb.e{level}", f"vi_feb.e{level}") for level in range(depth)),
         )
-        slope = torch.outer(torch.tensor([1.0, 2.0, 1.0]) / 8, torch.tensor([-1.0, 0.0, 1.0]))
+        slope = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]]) / 8
+        slope = slope.to(next(iter(state.values())).device)  # where the weights are
         self.along_x = self._sobel(slope)
         self.along_y = self._sobel(slope.T)
 
@@ -139,7 +140,7 @@ class _Encoder(nn.Module):
     def _sobel(kernel: Tensor) -> Convolution:
         channels = 2 * CHANNELS
         return Convolution(
-            kernel.repeat(channels, 1, 1, 1), torch.zeros(channels), -1.0, border="none", groups=channels
+            kernel.repeat(channels, 1, 1, 1), kernel.new_zeros(channels), -1.0, border="none", groups=channels
         )
 
     def forward(self, infrared: Tensor, luma: Tensor) -> tuple[Tensor, Tensor]:
