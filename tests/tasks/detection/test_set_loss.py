@@ -176,7 +176,6 @@ class TestSetLosses:
     def test_a_matched_query_is_to_say_the_iou_of_its_box(self):
         """The gradient of the score vanishes there."""
         truth, (_, boxes) = truth_of(1), said(1, layers=1, queries=1)
-        overlap = iou(to_corners(boxes[0, 0, 0]), to_corners(truth.boxes[0, 0]))
         boxes[0, 0, 0] = truth.boxes[0, 0] + torch.tensor([0.02, 0, 0, 0])
         overlap = iou(to_corners(boxes[0, 0, 0]), to_corners(truth.boxes[0, 0]))
         logits = torch.full((1, 1, 1, CLASSES), -20.0)
