@@ -20,9 +20,14 @@ NARROW = Size(depths=(1, 1, 1, 1), widths=(16, 32, 40, 64), head=64)
 
 
 class TestSegFormer(TaskNetworkTester):
-    make = staticmethod(partial(SegFormer, SEGMENTATION_NAMES, NARROW))
-    variants = ({}, {"class_weights": [1.0] + [10.0] * (len(SEGMENTATION_NAMES) - 1)})
+    make = staticmethod(partial(SegFormer, SEGMENTATION_NAMES, NARROW, drop_path=0.0))
+    variants = ({"class_weights": [1.0] + [5.0] * (len(SEGMENTATION_NAMES) - 1)}, {})
     feature_shape = staticmethod(lambda height, width: (64, height // 32, width // 32))
+    overfit_steps = 300
+    overfit_rate = 0.005
+    # Logits are at stride 4, and the scenes hold bars two pixels wide: their true masks, averaged over 4×4 pixels and
+    # magnified again, reach 0.76.
+    overfit_quality = 0.7
 
 
 class TestPublishedFigures:
