@@ -1,12 +1,13 @@
 """Fusion losses as pure functions on tensors, and the registry of terms that a training loss is made of.
 
 Sources: CLDyN (arXiv 2604.08924, equation 1) for the intensity and gradient terms, its public settings for their
-weights. The other terms are fusion metrics turned into losses.
+weights, equations 6 and 7 for the objective of the closed loop. The other terms are fusion metrics turned into losses.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -49,6 +50,44 @@ def gradient_pair_loss(fused: Tensor, source: Tensor) -> Tensor:
 def visual_loss(fused: Tensor, infrared: Tensor, luma: Tensor) -> Tensor:
     """The published loss of the fusion network: 0.2 × intensity + 1 × gradient, which is λ=5 up to a factor."""
     return 0.2 * intensity_loss(fused, infrared, luma) + gradient_loss(fused, infrared, luma)
+
+
+def reward_penalty(
+    after: Tensor, before: Tensor, *, penalty: float = 5.0, per: Literal["sample", "batch"] = "sample"
+) -> Tensor:
+    """The objective of the closed loop: the task loss after compensation, and a penalty where that made it worse.
+
+    Its gradient is (1 + penalty) times the gradient of `after` where `after` exceeds `before`, else once it, exactly;
+    none reaches `before`.
+
+    Source: CLDyN (arXiv 2604.08924), equations 6 and 7.
+
+    Args:
+        after: Task loss of every image on the compensated one, (B,).
+        before: Task loss of every image on the image before compensation, (B,).
+        penalty: δ, weight of how much worse it became, at least 0.
+        per: Whether each image is compared with itself, or, as the published code does, the means of the batch, where
+            images that gained hide those that lost.
+
+    Returns:
+        A scalar, the mean over the images.
+
+    Raises:
+        ValueError: The losses are not of the same images, or an option is out of range.
+    """
+    if after.ndim != 1 or after.shape != before.shape:
+        raise ValueError(
+            f"losses of each image are needed, got shapes {tuple(after.shape)} after and {tuple(before.shape)} before"
+        )
+    if penalty < 0:
+        raise ValueError(f"the penalty must be at least 0, got {penalty}")
+    if per not in ("sample", "batch"):
+        raise ValueError(f"the penalty is per 'sample' or 'batch', got {per!r}")
+    before = before.detach()
+    if per == "batch":
+        after, before = after.mean()[None], before.mean()[None]
+    worse = penalty * (after > before).to(after.dtype)
+    return ((1 + worse) * after - worse * before).mean()
 
 
 def _metric_loss(metric: MetricFunction, worth: Callable[[Tensor], Tensor]) -> Loss:
