@@ -25,13 +25,14 @@ import torch
 from torch import Tensor
 
 from fuseloop.datasets.labelled import LabelledPair
-from fuseloop.datasets.synthetic import BOX_NAMES, generate
+from fuseloop.datasets.synthetic import BOX_NAMES, SEGMENTATION_NAMES, generate
 from fuseloop.engines.allocator import tune_allocator
 from fuseloop.networks.cost import multiply_accumulates, parameter_count
 from fuseloop.tasks.detection.detr import DETR, RTDETR
 from fuseloop.tasks.detection.yolov5 import YOLOv5
 from fuseloop.tasks.protocol import Target, TaskNetwork
 from fuseloop.tasks.saliency.ctdnet import CTDNet
+from fuseloop.tasks.segmentation.segformer import SegFormer
 
 NETWORKS: dict[str, Callable[[], TaskNetwork]] = {
     "yolov5n": partial(YOLOv5, BOX_NAMES, "n"),
@@ -39,6 +40,7 @@ NETWORKS: dict[str, Callable[[], TaskNetwork]] = {
     "ctdnet-18": CTDNet,
     "detr": partial(DETR, BOX_NAMES),
     "rtdetr": partial(RTDETR, BOX_NAMES),
+    "segformer-b0": partial(SegFormer, SEGMENTATION_NAMES, "b0"),
 }
 
 HEIGHT, WIDTH = 480, 640

@@ -26,6 +26,7 @@ OTHERS = (
     "faster_coco_eval",
     "py_sod_metrics",
     "scipy",
+    "transformers",
     "skimage",
     "sklearn",
 )

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from fuseloop.datasets.labelled import IGNORED
 from fuseloop.datasets.synthetic import SEGMENTATION_NAMES
 from fuseloop.errors import ConfigurationError, LabelError
-from fuseloop.networks.cost import parameter_count
+from fuseloop.networks.cost import multiply_accumulates, parameter_count
 from fuseloop.tasks.protocol import Outputs, Target, View, hooked
 from fuseloop.tasks.segmentation.segformer import SIZES, SegFormer, Size
 from tests.tasks.tester import TaskNetworkTester, part
@@ -47,6 +47,12 @@ class TestPublishedFigures:
             network = SegFormer(tuple(map(str, range(150))), size).network
         assert parameter_count(network.segformer) / 1e6 == pytest.approx(encoder, abs=0.1)
         assert parameter_count(network.decode_head) / 1e6 == pytest.approx(head, abs=0.1)
+
+    @pytest.mark.parametrize(("size", "billions"), [("b0", 8.4), ("b1", 15.9)])
+    def test_multiply_accumulates_with_150_classes(self, size, billions):
+        with torch.device("meta"):
+            network, image = SegFormer(tuple(map(str, range(150))), size).eval(), torch.rand(1, 3, 512, 512)
+        assert multiply_accumulates(network, image) / 1e9 == pytest.approx(billions, rel=0.01)
 
     def test_b2_of_the_specification(self):
         with torch.device("meta"):
