@@ -20,6 +20,7 @@ LEVELS = (
     {"__main__"},
     {"cli"},
     {"training", "reports"},
+    {"evaluation"},
     {"__init__"},  # what `import fuseloop` offers
     {"fusers", "tasks"},
     {"engines", "datasets", "scoring", "weights"},

@@ -27,12 +27,17 @@ from fuseloop.errors import ConfigurationError, FuseloopError, ImageError, PairE
 
 if TYPE_CHECKING:
     from fuseloop.datasets.check import Checked
+    from fuseloop.datasets.findings import Finding
+    from fuseloop.evaluation.evaluate import Evaluation, Failure, Look, Uncertainty
+    from fuseloop.evaluation.predict import Outcome as PredictOutcome
     from fuseloop.fusers.files import Job, Outcome
     from fuseloop.fusers.fuser import Fuser
     from fuseloop.pairs.images import Picture
     from fuseloop.scoring.files import Outcome as ScoreOutcome
     from fuseloop.scoring.files import Scores
     from fuseloop.scoring.plan import Plan
+    from fuseloop.scoring.tables import TextTable
+    from fuseloop.tasks.protocol import TaskNetwork
 
 DONE, PARTLY, NOTHING, INTERRUPTED = 0, 1, 2, 130
 LISTED = 100  # broken files that are printed
@@ -45,6 +50,7 @@ fuseloop fuse --infrared ir.png --visible vis.png --out fused.png
 fuseloop fuse --infrared thermal/ --visible colour/ --out fused/
 fuseloop fuse --infrared ir.mp4 --visible vis.mp4 --out fused.mp4
 fuseloop score --infrared thermal/ --visible colour/ --fused fused/
+fuseloop evaluate --fuser vfn --fuser max --task-network yolov5s --dataset msrs:data/MSRS:test
 ```
 """
 EXIT_CODES = """Exit codes: 0 all is done; 1 some pairs failed and the rest is done; 2 nothing is done, because of the
@@ -55,6 +61,7 @@ Flag = Annotated[bool, Parameter(negative=(), show_default=False)]
 EngineName = Literal["openvino", "onnxruntime", "torch"]
 PrecisionName = Literal["fp32", "bf16"]
 PartName = Literal["frame", "statistics", "tile"]
+DeviceName = Literal["auto", "cpu", "cuda"]
 Kind = Literal["image", "folder", "video"]
 
 app = App(
@@ -65,9 +72,9 @@ app = App(
     version=version("fuseloop"),
     suppress_keyboard_interrupt=False,  # main gives it its exit code
 )
-train = App(name="train", sort_key=6, help="Train the networks that fuseloop ships.")
+train = App(name="train", sort_key=8, help="Train the networks that fuseloop ships.")
 app.command(train)
-data = App(name="data", sort_key=6, help="Look at labelled data sets.")
+data = App(name="data", sort_key=8, help="Look at labelled data sets.")
 app.command(data)
 
 
@@ -286,6 +293,162 @@ def score(
 
 
 @app.command(sort_key=3)
+def predict(
+    *,
+    task_network: str,
+    out: Path,
+    images: Path | None = None,
+    infrared: Path | None = None,
+    visible: Path | None = None,
+    fuser: str = "vfn",
+    threshold: float = 0.25,
+    suffix: str | None = None,
+    engine: EngineName = "openvino",
+    device: DeviceName = "auto",
+    overwrite: Flag = False,
+) -> int:
+    """Show what a detector, segmenter or saliency network sees in images, or in pairs that are fused first.
+
+    OUT gets overlays to look at, what was predicted for each image (boxes as JSON, masks as PNG of class ids, saliency
+    as PNG), and predictions.json, which lists all; boxes are there in COCO's form. What was predicted before is kept,
+    so the same command continues a run that was interrupted.
+
+    ```
+    fuseloop predict --images fused --task-network yolov5s --out seen
+    fuseloop predict --infrared thermal --visible colour --task-network segformer-b0 --out seen
+    ```
+
+    Args:
+        task_network: Name of a task network, a weight file of one, or a folder that transformers wrote.
+        out: Folder to write to; a new or empty one, or that of an earlier run.
+        images: Image or folder of images to look at as they are.
+        infrared: Infrared image or folder of pairs to fuse.
+        visible: Visible image or folder of pairs to fuse.
+        fuser: What fuses pairs: infrared, visible, mean, max, the name of shipped weights, or a weight file.
+        threshold: Boxes with lower scores are left out.
+        suffix: Ends of the infrared and the visible names that do not count in pairing: `_ir,_vis`.
+        engine: What runs a fusion network.
+        device: What runs the task network; auto takes a GPU where there is one.
+        overwrite: Predict again what was predicted, and replace predictions of another network.
+    """
+    if (images is None) == (infrared is None) or (infrared is None) != (visible is None):
+        raise ConfigurationError("give --images, or --infrared and --visible")
+    kind = _kind_of_all(*(path for path in (images, infrared, visible) if path is not None))
+    if kind == "video":
+        raise ConfigurationError("predictions are made of images; give a folder of the frames")
+    if suffix is not None and (kind != "folder" or images is not None):
+        raise ConfigurationError("--suffix is for pairs in folders")
+
+    from fuseloop.evaluation.predict import Predictions, plan_images, plan_pairs, predict_files
+    from fuseloop.evaluation.sources import open_source
+    from fuseloop.reports.predictions import draw_prediction
+
+    unpaired: list[Path] = []
+    source = None
+    if infrared is not None and visible is not None:
+        jobs, unpaired = plan_pairs(infrared, visible, suffixes=_suffixes(suffix))
+        source = open_source(fuser, engine=engine)
+    else:
+        assert images is not None
+        jobs = plan_images(images)
+    made = {} if source is None else {"fuser": source.describe()}
+    predictions = Predictions(out, _load_task_network(task_network, device), threshold, made)
+    predictions.prepare(overwrite=overwrite)
+    draw = partial(draw_prediction, threshold=threshold)
+    return _run_predict(
+        partial(predict_files, jobs, predictions, draw, fuser=source, overwrite=overwrite), len(jobs), unpaired, out
+    )
+
+
+@app.command(sort_key=4)
+def evaluate(
+    *,
+    fuser: Texts,
+    task_network: Texts,
+    dataset: str,
+    baseline: str | None = None,
+    json: Path | None = None,
+    csv: Path | None = None,
+    overlays: Path | None = None,
+    same: Texts | None = None,
+    batch: PositiveInt = 1,
+    engine: EngineName = "openvino",
+    device: DeviceName = "auto",
+    overwrite: Flag = False,
+) -> int:
+    """Score what task networks see in what fusers make of a labelled data set.
+
+    Each pair is fused, rounded to 8 bits, and looked at by the task networks as they are. Every score is printed with
+    its bootstrap 95 % interval over the frames, and several fusers with their differences on the same frames. A frame
+    that one of them cannot do is reported and left out for all.
+
+    ```
+    fuseloop evaluate --fuser visible --fuser max --fuser vfn --task-network yolov5s --dataset msrs:data/MSRS:test
+    fuseloop evaluate --fuser theirs=their/images --fuser vfn --task-network mine=best.safetensors --dataset my/pairs
+    ```
+
+    Args:
+        fuser: What makes the images: infrared, visible, mean, max, the name of shipped weights, a weight file, or a
+            folder of images that were fused before; again for every one to compare. NAME=VALUE gives it a name.
+        task_network: Name of a task network, a weight file of one, or a folder that transformers wrote; again for
+            several. NAME=VALUE gives it a name.
+        dataset: The labelled pairs: NAME:PATH:SPLIT such as msrs:data/MSRS:test, a folder, or synthetic:COUNT:SEED;
+            `fuseloop data layouts` lists the names.
+        baseline: The fuser that others are compared to, by default the first.
+        json: Write all figures and what they depend on to this file.
+        csv: Write a row for each score to this file.
+        overlays: Write pictures of every frame, labels beside predictions, to this folder.
+        same: Two names of one class, THEIRS=OURS: what the data set calls it, and the task network.
+        batch: How many images of one size a task network sees at a time.
+        engine: What runs fusion networks.
+        device: What runs the task networks; auto takes a GPU where there is one.
+        overwrite: Replace outputs that exist.
+    """
+    from fuseloop.pairs.atomic import check_target
+
+    for output in (json, csv):
+        if output is not None:
+            check_target(output, overwrite=overwrite)
+    if json is not None and json == csv:
+        raise ConfigurationError(f"--json and --csv are both {json}; give each its own file")
+    aliases = dict(_two_names(text) for text in same or [])
+
+    from fuseloop.evaluation.naming import named
+
+    fusers, networks = named(fuser, "--fuser"), named(task_network, "--task-network")
+    if baseline is not None and baseline not in fusers:
+        raise ConfigurationError(f"--baseline {baseline} is none of the fusers {', '.join(fusers)}")
+
+    from fuseloop.datasets.files import open_labelled
+    from fuseloop.engines.allocator import tune_allocator
+    from fuseloop.evaluation.evaluate import evaluate as run_evaluation
+    from fuseloop.evaluation.evaluate import uncertainty
+    from fuseloop.evaluation.results import Asked, write_csv, write_json
+    from fuseloop.evaluation.sources import open_source
+
+    tune_allocator()
+    sources = {name: open_source(value, engine=engine) for name, value in fusers.items()}
+    task_networks = {name: _load_task_network(value, device) for name, value in networks.items()}
+    pairs = open_labelled(dataset, "skip")
+    _print_broken(pairs.left_out)
+    draw = None if overlays is None else _overlay_writer(overlays, overwrite)
+    loop = partial(run_evaluation, task_networks, sources, pairs, batch=batch, same=aliases, look=draw)
+    evaluation, said = _run_evaluation(loop, len(pairs))
+    found = uncertainty(evaluation, baseline=baseline)
+    _print_evaluation(evaluation, found)
+    settings = {"batch": batch, "same": aliases, "device": device}
+    asked = Asked(dataset, pairs.describe(), task_networks, sources, settings)
+    if json is not None:
+        write_json(json, evaluation, found, asked, overwrite=overwrite)
+        said += f"\nwrote {json}"
+    if csv is not None:
+        write_csv(csv, evaluation, found, overwrite=overwrite)
+        said += f"\nwrote {csv}"
+    print(said)
+    return PARTLY if evaluation.failures else DONE
+
+
+@app.command(sort_key=5)
 def demo(
     *,
     out: Path = Path("outputs/demo"),
@@ -318,7 +481,7 @@ def demo(
     print(f"open {made.page}")
 
 
-@app.command(sort_key=4)
+@app.command(sort_key=6)
 def weights(name: str | None = None, /) -> None:
     """List the shipped weights, or show the card of one.
 
@@ -336,7 +499,7 @@ def weights(name: str | None = None, /) -> None:
     print("fuseloop weights NAME shows a card")
 
 
-@app.command(sort_key=7)
+@app.command(sort_key=9)
 def export(*, out: Path, fuser: str = "vfn", part: PartName = "frame", overwrite: Flag = False) -> None:
     """Write a fusion network as an ONNX file for any batch, height and width.
 
@@ -356,7 +519,7 @@ def export(*, out: Path, fuser: str = "vfn", part: PartName = "frame", overwrite
     print(f"wrote {out}")
 
 
-@app.command(sort_key=8)
+@app.command(sort_key=10)
 def convert(checkpoint: Path, out: Path, *, overwrite: Flag = False) -> None:
     """Convert a pickled checkpoint of the published code to a weight file.
 
@@ -373,7 +536,7 @@ def convert(checkpoint: Path, out: Path, *, overwrite: Flag = False) -> None:
     print(f"wrote {out}, a VFN of depth {network.depth}; use it with: fuseloop fuse --fuser {out}")
 
 
-@app.command(sort_key=5)
+@app.command(sort_key=7)
 def synthetic(
     *, out: Path, count: PositiveInt = 100, seed: int = 0, size: str = "640x480", overwrite: Flag = False
 ) -> None:
@@ -568,6 +731,50 @@ def _load(weights: str, engine: str, precision: PrecisionName = "fp32", max_pixe
     return Fuser(read_weights(find_weights(weights)), engine=engine, precision=precision, max_pixels=max_pixels)
 
 
+def _load_task_network(name_or_path: str, device: DeviceName) -> TaskNetwork:
+    """A task network on its device; that it is untrained is said as other warnings are."""
+    import warnings
+
+    import torch
+
+    from fuseloop.tasks.weights import load
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigurationError("--device cuda: PyTorch finds no GPU here; take cpu or auto")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        network = load(name_or_path)
+    for warning in caught:
+        _say("warning", str(warning.message))
+    return network.to("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def _two_names(text: str) -> tuple[str, str]:
+    """The names of "THEIRS=OURS"."""
+    theirs, _, ours = text.partition("=")
+    if not theirs or not ours:
+        raise ConfigurationError(f"--same {text} is not of the form THEIRS=OURS, such as people=person")
+    return theirs, ours
+
+
+def _overlay_writer(folder: Path, overwrite: bool) -> Callable[[Look], None]:
+    """Writes what was looked at to FOLDER/NETWORK/FUSER/FRAME.png."""
+    from fuseloop.fusers.files import make_folder
+    from fuseloop.pairs.images import Picture, write_image
+    from fuseloop.reports.predictions import draw_beside_labels
+
+    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
+        raise ImageError(f"{folder}: holds files, which were kept; choose a new folder, or use --overwrite")
+
+    def write(look: Look) -> None:
+        path = folder / look.network / look.fuser / f"{look.frame}.png"
+        make_folder(path.parent)
+        drawn = draw_beside_labels(look.image, look.prediction, look.target, look.classes)
+        write_image(path, Picture(drawn), overwrite=overwrite)
+
+    return write
+
+
 # What commands print: results on standard output; progress, and what went wrong, on standard error.
 
 
@@ -696,21 +903,89 @@ def _print_scores(scores: Scores, baseline: str | None) -> None:
             comparison = compare(scores.evaluations, baseline=baseline if baseline in scores.evaluations else None)
         except ConfigurationError as error:
             _say("not compared", str(error))
-    console = Console(highlight=False)
     for made in tables(scores, comparison):
-        table = Table()
-        for index, head in enumerate(made.header):
-            table.add_column(head, justify="left" if index < made.names else "right", no_wrap=True)
-        for group in made.groups:
-            for row in group:
-                table.add_row(*row)
-            table.add_section()
-        if not console.is_terminal:
-            console.width = console.measure(table, options=console.options.update(max_width=10_000)).maximum
-        print(made.title)
-        console.print(table)
+        _print_table(made)
     for line in undefined_lines(scores):
         print(f"undefined: {line}")
+
+
+def _print_table(made: TextTable) -> None:
+    """Prints a table under its title, as wide as it is where no terminal shows it."""
+    console = Console(highlight=False)
+    table = Table()
+    for index, head in enumerate(made.header):
+        table.add_column(head, justify="left" if index < made.names else "right", no_wrap=True)
+    for group in made.groups:
+        for row in group:
+            table.add_row(*row)
+        table.add_section()
+    if not console.is_terminal:
+        console.width = console.measure(table, options=console.options.update(max_width=10_000)).maximum
+    print(made.title)
+    console.print(table)
+
+
+def _run_predict(loop: Callable[..., None], total: int, unpaired: Sequence[Path], out: Path) -> int:
+    """Looks at images, says what went wrong with which, and sums up."""
+    counts: Counter[str] = Counter()
+    began = time.monotonic()
+    with _progress() as progress:
+        for path in unpaired:
+            _say("no partner", str(path), progress.console)
+        task = progress.add_task("looking", total=total)
+
+        def report(outcome: PredictOutcome) -> None:
+            counts[outcome.status] += 1
+            progress.advance(task)
+            if outcome.error is not None:
+                _say("failed", f"{outcome.job.name}: {outcome.error}", progress.console)
+
+        try:
+            loop(report)
+        except KeyboardInterrupt:
+            progress.stop()
+            _say("interrupted", f"{counts['predicted']} predictions stay in {out}; the same command continues")
+            return INTERRUPTED
+    seconds = time.monotonic() - began
+    parts = [f"looked at {counts['predicted']} of {total} images in {seconds:.1f} s; see {out}"]
+    if counts["kept"]:
+        parts.append(f"kept {counts['kept']} that were there (--overwrite replaces them)")
+    if counts["failed"]:
+        parts.append(f"{counts['failed']} failed")
+    if unpaired:
+        parts.append(f"{len(unpaired)} without a partner")
+    print("; ".join(parts))
+    good = counts["predicted"] + counts["kept"]
+    return DONE if good == total else PARTLY if good else NOTHING
+
+
+def _run_evaluation(loop: Callable[..., Evaluation], total: int) -> tuple[Evaluation, str]:
+    """Evaluates, says what went wrong with which frame, and sums up."""
+    began = time.monotonic()
+    with _progress() as progress:
+        task = progress.add_task("fusing and looking", total=total)
+
+        def report(failure: Failure | None) -> None:
+            progress.advance(task)
+            if failure is not None:
+                name = f"{failure.frame}: " if failure.frame else ""
+                _say("failed", f"{name}{failure.reason}", progress.console)
+
+        evaluation = loop(report=report)
+    seconds = time.monotonic() - began
+    good, failed = len(evaluation.frames), len(evaluation.failures)
+    said = f"scored {good} of {good + failed} frames in {seconds:.1f} s"
+    return evaluation, said + (f"; {failed} failed" if failed else "")
+
+
+def _print_evaluation(evaluation: Evaluation, found: Uncertainty) -> None:
+    """Prints the tables, and what they leave out."""
+    from fuseloop.evaluation.results import notes, tables
+
+    for made in tables(evaluation, found):
+        _print_table(made)
+    for line in notes(evaluation):
+        print(f"note: {line}")
 
 
 def _write_pages(out: Path, scores: Scores, *, plan: Plan, baseline: str | None, overwrite: bool) -> None:
@@ -740,10 +1015,7 @@ def _print_checked(checked: Checked) -> None:
     """Prints what was found in a data set."""
     from fuseloop.reports.data_check import notes, summary, tables
 
-    for finding in checked.broken[:LISTED]:
-        _say("broken", str(finding))
-    if len(checked.broken) > LISTED:
-        _say("broken", f"and {len(checked.broken) - LISTED} more; --json lists all")
+    _print_broken(checked.broken)
     print(summary(checked))
     for made in tables(checked):
         table = Table()
@@ -754,6 +1026,14 @@ def _print_checked(checked: Checked) -> None:
         Console(highlight=False).print(table)
     for line in notes(checked):
         print(f"note: {line}")
+
+
+def _print_broken(findings: Sequence[Finding]) -> None:
+    """Prints what makes frames unusable."""
+    for finding in findings[:LISTED]:
+        _say("broken", str(finding))
+    if len(findings) > LISTED:
+        _say("broken", f"and {len(findings) - LISTED} more; --json lists all")
 
 
 def _run_video(job: Job, fuse: Callable[[Picture, Picture], Picture], overwrite: bool) -> int:

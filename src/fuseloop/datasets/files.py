@@ -111,6 +111,7 @@ class LabelledScenes:
     box_names: tuple[str, ...] = BOX_NAMES
     segmentation_names: tuple[str, ...] = SEGMENTATION_NAMES
     labels: tuple[str, ...] = ("boxes", "segmentation", "saliency")
+    left_out: tuple[Finding, ...] = ()
 
     def __init__(self, count: int, seed: int = 0, height: int = 240, width: int = 320) -> None:
         self.count, self.seed, self.height, self.width = count, seed, height, width

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from fuseloop.datasets.findings import Finding
 from fuseloop.datasets.synthetic import Scene
 from fuseloop.errors import LabelError
 
@@ -83,10 +84,14 @@ class LabelledPairs(Protocol):
     Attributes:
         box_names: Names of the classes of boxes, by their number.
         segmentation_names: Names of the segmentation ids, the background first.
+        labels: The kinds of labels that are there: "boxes", "segmentation", "saliency", "edges".
+        left_out: What was wrong with frames that are none of these pairs.
     """
 
     box_names: tuple[str, ...]
     segmentation_names: tuple[str, ...]
+    labels: tuple[str, ...]
+    left_out: tuple[Finding, ...]
 
     def __len__(self) -> int: ...
 

@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 
 from fuseloop.datasets.classes import ClassNames
 from fuseloop.datasets.labelled import LabelledPair
 from fuseloop.reports.overlays import (
-    TEXT,
+    GAP,
     Colour,
     Pixels,
     brightest,
     class_colours,
     draw_boxes,
+    filled,
+    legend,
     paint_ids,
     paint_saliency,
-    write,
+    titled,
 )
 
 CELL = 240
 """Width of an image of the sheet in pixels."""
-
-_GAP, _HEAD, _LINE = 4, TEXT + 5, TEXT + 7
-_WHITE = (255, 255, 255)
 
 
 def contact_sheet(pairs: Sequence[LabelledPair], names: ClassNames) -> Pixels:
@@ -44,16 +42,14 @@ def contact_sheet(pairs: Sequence[LabelledPair], names: ClassNames) -> Pixels:
     """
     strips = [_strip(pair, names) for pair in pairs]
     across = max(strip.shape[1] for strip in strips)
-    columns = 2 if across <= 2 * (CELL + _GAP) and len(strips) > 1 else 1  # pairs without labels are narrow
+    columns = 2 if across <= 2 * (CELL + GAP) and len(strips) > 1 else 1  # pairs without labels are narrow
     lines = [strips[start : start + columns] for start in range(0, len(strips), columns)]
-    rows = [
-        np.hstack([_filled(strip, max(s.shape[0] for s in line), across + _GAP) for strip in line]) for line in lines
-    ]
+    rows = [np.hstack([filled(strip, max(s.shape[0] for s in line), across + GAP) for strip in line]) for line in lines]
     width = max(row.shape[1] for row in rows)
     legends = {"boxes": names.boxes, "segmentation": names.segmentation[1:]}
     there = [kind for kind in legends if any(getattr(pair, kind) is not None for pair in pairs)]
-    rows += [_legend(kind, legends[kind], _colours(names), width) for kind in there]
-    return np.vstack([_filled(row, row.shape[0], width) for row in rows])
+    rows += [legend(kind, legends[kind], _colours(names), width) for kind in there]
+    return np.vstack([filled(row, row.shape[0], width) for row in rows])
 
 
 def _colours(names: ClassNames) -> dict[str, Colour]:
@@ -82,7 +78,7 @@ def _strip(pair: LabelledPair, names: ClassNames) -> Pixels:
         )
     if pair.saliency is not None:
         cells["saliency"] = paint_saliency(ground, fit(pair.saliency, smooth))
-    return np.hstack([_titled(cell, _title(pair, kind)) for kind, cell in cells.items()])
+    return np.hstack([titled(cell, _title(pair, kind)) for kind, cell in cells.items()])
 
 
 def _title(pair: LabelledPair, kind: str) -> str:
@@ -92,36 +88,3 @@ def _title(pair: LabelledPair, kind: str) -> str:
     if kind == "boxes" and pair.boxes is not None:
         return f"{len(pair.boxes)} box{'es' if len(pair.boxes) != 1 else ''}"
     return kind
-
-
-def _titled(cell: Pixels, title: str) -> Pixels:
-    canvas = Image.new("RGB", (cell.shape[1] + _GAP, cell.shape[0] + _HEAD + _GAP), _WHITE)
-    canvas.paste(Image.fromarray(cell), (0, _HEAD))
-    ImageDraw.Draw(canvas).text((1, 1), title, fill=(60, 60, 60), font=ImageFont.load_default(TEXT))
-    return np.array(canvas)
-
-
-def _filled(image: Pixels, height: int, width: int) -> Pixels:
-    """An image on white paper of at least its size."""
-    paper = np.full((height, max(width, image.shape[1]), 3), 255, np.uint8)
-    paper[: image.shape[0], : image.shape[1]] = image
-    return paper
-
-
-def _legend(title: str, names: Sequence[str], colours: Mapping[str, Colour], width: int) -> Pixels:
-    """The names of classes on their colours, in as many lines as they need."""
-    font = ImageFont.load_default(TEXT)
-    places: list[tuple[str, int, int]] = []
-    left, top = round(font.getlength(f"{title}: ")) + 4, 2
-    for name in names:
-        wide = round(font.getlength(name)) + 10
-        if left + wide > width and places:
-            left, top = 4, top + _LINE
-        places.append((name, left, top))
-        left += wide
-    canvas = Image.new("RGB", (width, top + _LINE), _WHITE)
-    pen = ImageDraw.Draw(canvas)
-    pen.text((2, 2), f"{title}:", fill=(60, 60, 60), font=font)
-    for name, x, y in places:
-        write(pen, name, x, y, colours[name])
-    return np.array(canvas)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 
 import cv2
@@ -16,6 +16,12 @@ Colour = tuple[int, int, int]
 
 TEXT = 11
 """Height of letters in pixels."""
+
+GAP = 4
+"""Pixels between images that stand beside each other."""
+
+_HEAD, _LINE = TEXT + 5, TEXT + 7
+_WHITE = (255, 255, 255)
 
 
 def class_colours(*names: Sequence[str]) -> dict[str, Colour]:
@@ -85,3 +91,37 @@ def write(pen: ImageDraw.ImageDraw, text: str, left: float, top: float, ground: 
     ink = (0, 0, 0) if np.dot(ground, (0.299, 0.587, 0.114)) > 110 else (255, 255, 255)
     pen.rectangle((left, top, left + pen.textlength(text, font=font) + 3, top + TEXT + 1), fill=ground)
     pen.text((left + 2, top), text, fill=ink, font=font)
+
+
+def titled(cell: Pixels, title: str) -> Pixels:
+    """An image under its title, with a gap to the right and below."""
+    canvas = Image.new("RGB", (cell.shape[1] + GAP, cell.shape[0] + _HEAD + GAP), _WHITE)
+    canvas.paste(Image.fromarray(cell), (0, _HEAD))
+    ImageDraw.Draw(canvas).text((1, 1), title, fill=(60, 60, 60), font=ImageFont.load_default(TEXT))
+    return np.array(canvas)
+
+
+def filled(image: Pixels, height: int, width: int) -> Pixels:
+    """An image on white paper of at least its size."""
+    paper = np.full((height, max(width, image.shape[1]), 3), 255, np.uint8)
+    paper[: image.shape[0], : image.shape[1]] = image
+    return paper
+
+
+def legend(title: str, names: Sequence[str], colours: Mapping[str, Colour], width: int) -> Pixels:
+    """The names of classes on their colours, in as many lines as they need."""
+    font = ImageFont.load_default(TEXT)
+    places: list[tuple[str, int, int]] = []
+    left, top = round(font.getlength(f"{title}: ")) + 4, 2
+    for name in names:
+        wide = round(font.getlength(name)) + 10
+        if left + wide > width and places:
+            left, top = 4, top + _LINE
+        places.append((name, left, top))
+        left += wide
+    canvas = Image.new("RGB", (width, top + _LINE), _WHITE)
+    pen = ImageDraw.Draw(canvas)
+    pen.text((2, 2), f"{title}:", fill=(60, 60, 60), font=font)
+    for name, x, y in places:
+        write(pen, name, x, y, colours[name])
+    return np.array(canvas)

@@ -1,0 +1,1 @@
+"""What task networks make of fused images: predictions, and scores with intervals."""
