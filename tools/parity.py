@@ -19,6 +19,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from fuseloop.networks.semantic_compensation import Adaptation, PublishedA2SI, SemanticCompensation, SemanticInjection
 from fuseloop.networks.vfn import VFN, gradient_magnitude
 from fuseloop.pairs.colour import rgb_to_ycbcr, ycbcr_to_rgb
-from fuseloop.training import losses
+from fuseloop.training import gradient_rules, losses
 
 Outputs = dict[str, Tensor]
 
@@ -99,9 +101,87 @@ def fusion_losses(fixture: Fixture) -> Outputs:
     }
 
 
+def decisions(adaptation: Adaptation, suffix: str) -> Outputs:
+    """What a block decided, under the names of the golden values."""
+    return {
+        f"logits.{suffix}": adaptation.logits,
+        f"indices.{suffix}": adaptation.configurations,
+        f"query.{suffix}": adaptation.query,
+        f"basis.{suffix}": adaptation.basis,
+    }
+
+
+def a2si(fixture: Fixture) -> Outputs:
+    """One block in its published form, for each kind of feature."""
+    block = PublishedA2SI(fixture.config["filter_num"], fixture.config["embed_dim"]).eval()
+    block.load_state_dict(fixture.state)
+    outputs = {}
+    for kind in [name.removeprefix("task_f.") for name in fixture.inputs if name.startswith("task_f.")]:
+        requirement = block.describe(fixture.inputs[f"task_f.{kind}"])
+        adaptation = block.adapt(fixture.inputs["img_f"], requirement, fixture.inputs["bank"])
+        outputs |= decisions(adaptation, kind)
+        outputs[f"img_h.{kind}"] = block.inject(fixture.inputs["img_f"], adaptation)
+    return outputs
+
+
+def closed_loop(fixture: Fixture) -> Outputs:
+    """Both passes of the closed loop in its published form, with what happens between them."""
+    x, config = fixture.inputs, fixture.config
+    network = VFN(config["vfn_num_blocks"]).eval()
+    compensation = SemanticCompensation(
+        config["vfn_num_blocks"],
+        branches=config["filter_num"],
+        width=config["embed_dim"],
+        vectors=config["vector_num"],
+        reference_compat=True,
+    ).eval()
+    network.load_state_dict(
+        {key.removeprefix("vfn."): value for key, value in fixture.state.items() if key.startswith("vfn.")}
+    )
+    compensation.load_state_dict(
+        {"bvb": x["bank"]} | {key: value for key, value in fixture.state.items() if key.startswith("rsc_")}
+    )
+    luma, chroma = rgb_to_ycbcr(x["vis"]).split((1, 2), dim=1)
+    first = network.encode_first(x["ir"], luma)
+    requirement = compensation.describe(x["task_f"])
+    outputs = {"fused_pass1": network.decode(network.encode_rest(*first))}
+
+    def compensate(level: int, infrared: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
+        sides = (("ir", compensation.rsc_ir, infrared), ("vi", compensation.rsc_vi, visible))
+        for side, blocks, features in sides:
+            block = blocks[f"a2si{level}"]
+            assert isinstance(block, SemanticInjection)
+            outputs.update(decisions(block.adapt(features, requirement, compensation.bank), side))
+            outputs[f"{side}_f.{level}"] = features
+        outputs["img_h.ir"], outputs["img_h.vi"] = compensation(level, infrared, visible, requirement)
+        return outputs["img_h.ir"], outputs["img_h.vi"]
+
+    features = network.encode_rest(*first, compensate)
+    gradient = gradient_magnitude(features)
+    outputs["frb1"] = network.frb1(features, network.pool(gradient), gradient)
+    outputs["fused_pass2"] = network.decode(features)
+    for name in ("fused_pass1", "fused_pass2"):
+        outputs[f"{name}_rgb"] = ycbcr_to_rgb(torch.cat([outputs[name], chroma], dim=1))
+    return outputs
+
+
+def published_gradients(fixture: Fixture) -> Outputs:
+    """The published combination of gradients, for each case."""
+    outputs = {}
+    for case in [name.removeprefix("G.") for name in fixture.inputs if name.startswith("G.")]:
+        gradients, balance = fixture.inputs[f"G.{case}"], float(fixture.inputs[f"lam.{case}"])
+        rule = partial(gradient_rules.published, balance=balance)
+        outputs[f"alpha.{case}"] = rule(gradient_rules.gram(gradients))
+        outputs[f"combined.{case}"] = gradient_rules.combine(gradients, rule)
+    return outputs
+
+
 # The method as the manifest words it, a regular expression because some name their sizes, and its check.
 CHECKS: dict[str, Callable[[Fixture], Outputs]] = {
     r"CLDyN VFN": vfn,
+    r"CLDyN A2SI": a2si,
+    r"CLDyN VFN \(\d+ blocks\) with RSC .*": closed_loop,
+    r"CLDyN gradient combination .*": published_gradients,
     r"CLDyN / T-OAR fusion losses and colour conversion.*": fusion_losses,
 }
 

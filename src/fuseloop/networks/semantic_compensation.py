@@ -8,8 +8,8 @@ and a vector of the shared bank, makes convolution kernels of the vectors, and a
 
 The zero-conv starts at zero, so the closed loop starts as the open loop, bit for bit.
 
-There are two forms with the same parameters. `A2SI` is the method with its defects mended: every part learns, evaluation
-is deterministic and no image depends on its batch, no statistics mix tasks, and it costs a fraction of VFN.
+There are two forms with the same parameters. `A2SI` is the method with its defects mended: every part learns,
+evaluation is deterministic and no image depends on its batch, no statistics mix tasks, and it costs a fraction of VFN.
 `PublishedA2SI` computes what the published implementation does, for its checkpoints. Submodule names follow the
 published state dictionaries.
 """
@@ -91,7 +91,7 @@ def describe(feature: Tensor) -> Tensor:
     if feature.ndim == 4:
         cells = F.adaptive_avg_pool2d(feature, GRID)
     else:
-        cells = F.adaptive_avg_pool1d(feature.transpose(1, 2), GRID * GRID).unflatten(2, (GRID, GRID))
+        cells = torch.unflatten(F.adaptive_avg_pool1d(feature.transpose(1, 2), GRID * GRID), 2, (GRID, GRID))
     return _unit_rms(cells)
 
 
@@ -149,12 +149,12 @@ def responses(features: Tensor, adaptation: Adaptation) -> Tensor:
     together = torch.cat(parts)
     if len(features) > 1:
         together = together[torch.cat(images).argsort(stable=True)]
-    return together.unflatten(0, (len(features), -1))
+    return torch.unflatten(together, 0, (len(features), -1))
 
 
 def _by_configuration(configurations: Tensor) -> Iterator[tuple[int, tuple[Tensor, Tensor]]]:
     """Each configuration that occurs, with the images and branches that chose it."""
-    for configuration in configurations.unique().tolist():
+    for configuration in sorted(set(configurations.flatten().tolist())):
         images, branches = (configurations == configuration).nonzero(as_tuple=True)
         yield configuration, (images, branches)
 
@@ -169,7 +169,7 @@ def _convolve(features: Tensor, kernels: Tensor, images: Tensor | None, *, paddi
     else:
         folded, groups, shape = features[images].flatten(0, 1)[None], len(images), kernels.shape[:2]
     response = F.conv2d(folded, kernels.flatten(0, 1), padding=padding, dilation=dilation, groups=groups)
-    return response[0].unflatten(0, shape)
+    return torch.unflatten(response[0], 0, shape)
 
 
 def frames(adaptation: Adaptation) -> Tensor:
@@ -265,6 +265,7 @@ class SemanticInjection(nn.Module, ABC):
     """
 
     norm: type[nn.BatchNorm2d] | type[_ImageNorm]
+    orthogonal_convolutional_prototypes: Tensor
 
     def __init__(self, branches: int = 4, width: int = 256) -> None:
         super().__init__()
@@ -287,8 +288,8 @@ class SemanticInjection(nn.Module, ABC):
         self.mlp_3x3 = _mlp(width, width // 4, CHANNELS * CHANNELS * 9)
         self.B_LR = nn.Sequential(self.norm(CHANNELS), nn.LeakyReLU(LEAK))
         self.zc = nn.Conv2d(CHANNELS, CHANNELS, 1)
-        nn.init.zeros_(self.zc.weight)
-        nn.init.zeros_(self.zc.bias)
+        for parameter in self.zc.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(
         self,
@@ -315,14 +316,14 @@ class SemanticInjection(nn.Module, ABC):
         """
         seen = self.look(features)
         structure = [self.summarise(self.p_task_f, requirement), self.structure_of(seen)]
-        embedding = self.a_task_img(torch.cat(structure, dim=1)).unflatten(1, (_EMBEDDING, self.branches))
+        embedding = torch.unflatten(self.a_task_img(torch.cat(structure, dim=1)), 1, (_EMBEDDING, self.branches))
         prototypes = F.normalize(self.orthogonal_convolutional_prototypes, dim=1)
         logits = (prototypes @ F.normalize(embedding, dim=1)).transpose(1, 2)
         choice = self.choose(logits, generator)
         query = self.query(requirement, seen)
         cosines = F.normalize(query, dim=1) @ F.normalize(bank.flatten(0, 1), dim=1).T
         configurations = choice.argmax(dim=2)
-        vectors, weights = self.select(cosines.unflatten(1, bank.shape[:2]), choice, configurations)
+        vectors, weights = self.select(torch.unflatten(cosines, 1, bank.shape[:2]), choice, configurations)
         basis = weights.flatten(2) @ bank.flatten(0, 1)
         return Adaptation(
             logits,
@@ -330,8 +331,8 @@ class SemanticInjection(nn.Module, ABC):
             query,
             vectors,
             basis,
-            self.mlp_1x1(basis).unflatten(2, (CHANNELS, CHANNELS, 1, 1)),
-            self.mlp_3x3(basis).unflatten(2, (CHANNELS, CHANNELS, 3, 3)),
+            torch.unflatten(self.mlp_1x1(basis), 2, (CHANNELS, CHANNELS, 1, 1)),
+            torch.unflatten(self.mlp_3x3(basis), 2, (CHANNELS, CHANNELS, 3, 3)),
         )
 
     def inject(self, features: Tensor, adaptation: Adaptation, *, strength: float = 1.0) -> Tensor:
@@ -402,8 +403,8 @@ class A2SI(SemanticInjection):
 
     * Evaluation takes the best configuration, without noise. Training adds Gumbel noise from a passed generator to the
       cosines × 10; without the factor the noise decides more than half of all choices.
-    * Vectors are selected straight through: the best in turn forward, a softmax of those still free backward, with which
-      the query and the whole bank learn. Every branch has its own gradient to its configuration.
+    * Vectors are selected straight through: the best in turn forward, a softmax of those still free backward, with
+      which the query and the whole bank learn. Every branch has its own gradient to its configuration.
     * Norms look at one image at a time.
     * The requirement has one layout (`describe`) and is averaged under codes that tell channels and cells apart.
     * Image features are averaged over 16×16 pixels before they are summarised: the sums are over the frame anyway.
@@ -478,15 +479,15 @@ class A2SI(SemanticInjection):
         normed = F.group_norm(
             response.flatten(1, 2), 1, norm.weight.repeat(branches), norm.bias.repeat(branches), norm.eps
         )
-        return activation(normed).unflatten(1, (branches, -1)).mean(dim=1)
+        return torch.unflatten(activation(normed), 1, (branches, -1)).mean(dim=1)
 
 
 class PublishedA2SI(SemanticInjection):
     """A2SI as the published implementation computes it, with its defects, for its checkpoints.
 
-    The query gets no gradient, of branches with the same configuration only the first one's choice does, norms are batch
-    norms, and Gumbel noise chooses configurations in training, and in evaluation when a generator is given (published
-    evaluation has this noise; without it results can be repeated). Only the prototypes do not drift here.
+    The query gets no gradient, of branches with the same configuration only the first one's choice does, norms are
+    batch norms, and Gumbel noise chooses configurations in training, and in evaluation when a generator is given
+    (published evaluation has this noise; without it results can be repeated). Only the prototypes do not drift here.
 
     The numbers are the published ones; the work is less. The second Conv1d of a summary is linear under the mean, so it
     needs nothing but the sum and the two ends of its input, and the query branch of the image runs in strips.
@@ -559,7 +560,7 @@ class PublishedA2SI(SemanticInjection):
     def activate(self, response: Tensor) -> Tensor:
         """The batch norm is over all images and branches."""
         activated: Tensor = self.B_LR(response.flatten(0, 1))
-        return activated.unflatten(0, response.shape[:2]).mean(dim=1)
+        return torch.unflatten(activated, 0, response.shape[:2]).mean(dim=1)
 
 
 def _average_in_strips(convolutions: nn.Sequential, x: Tensor) -> Tensor:
@@ -644,7 +645,7 @@ class SemanticCompensation(nn.Module):
         block = PublishedA2SI if reference_compat else A2SI
         self.rsc_ir = nn.ModuleDict({f"a2si{level}": block(branches, width) for level in range(depth - 1)})
         self.rsc_vi = nn.ModuleDict({f"a2si{level}": block(branches, width) for level in range(depth - 1)})
-        self.bvb = nn.Parameter(_orthonormal(len(DILATIONS) * vectors, width).unflatten(0, (len(DILATIONS), vectors)))
+        self.bvb = nn.Parameter(_orthonormal(len(DILATIONS) * vectors, width).view(len(DILATIONS), vectors, width))
         self.register_buffer("usage", torch.zeros(len(DILATIONS), vectors, dtype=torch.int64), persistent=False)
         self._describe = block.describe
 

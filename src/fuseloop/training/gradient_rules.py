@@ -181,8 +181,8 @@ def _on_simplex(part: Tensor, count: int, tasks: list[int]) -> Tensor:
 def _closest_to_worst(products: Tensor, along: Tensor, radius: float) -> Tensor:
     """Minimises alongᵀw + radius·√(wᵀKw) on the simplex.
 
-    Where it is stationary on a subset, w is linear in its length η = √(wᵀKw), which makes η the root of a quadratic. All
-    roots of all subsets are compared, and so are the shortest combinations, where the root has its kink.
+    Where it is stationary on a subset, w is linear in its length η = √(wᵀKw), which makes η the root of a quadratic.
+    All roots of all subsets are compared, and so are the shortest combinations, where the length has its kink.
     """
 
     def objective(weights: Tensor) -> float:
