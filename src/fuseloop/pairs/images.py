@@ -171,7 +171,7 @@ def write_image(path: str | os.PathLike[str], picture: Picture, *, overwrite: bo
     """Writes an image file in the format of its extension, whole or not at all.
 
     Everything but JPEG (quality 95, full colour resolution) keeps each value exactly. WebP has no grey and stores it as
-    RGB.
+    RGB. Float TIFF with more than one channel is for tifffile: Pillow opens none.
 
     Args:
         path: The file to write; its folder must exist.
