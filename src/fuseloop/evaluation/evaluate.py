@@ -6,7 +6,7 @@ frame only what the scores need is kept, so memory does not grow with the size o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -148,7 +148,7 @@ def evaluate(
     run = _Run(by_fuser, fusers, matches, look)
     left_out = {finding.frame: Failure(finding.frame or "", str(finding)) for finding in reversed(pairs.left_out)}
     failures = list(reversed(left_out.values()))  # the first finding of each frame
-    with _looking(network for of_fuser in by_fuser.values() for network in of_fuser.values()):
+    with looking(network for of_fuser in by_fuser.values() for network in of_fuser.values()):
         for chunk in _read(pairs, batch):
             failed = run.add([pair for pair, _ in chunk if pair is not None])
             for pair, problem in chunk:
@@ -310,7 +310,7 @@ def _noting(failed: dict[str, Failure], frames: Sequence[str], *whose: str) -> I
 
 
 @contextmanager
-def _looking(networks: Iterator[TaskNetwork]) -> Iterator[None]:
+def looking(networks: Iterable[TaskNetwork]) -> Iterator[None]:
     """Puts networks into evaluation mode, and every part of them back."""
     modes = {module: module.training for network in networks for module in network.modules()}
     for module in modes:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from fuseloop.datasets.labelled import LabelledPair
 from fuseloop.datasets.pixels import read_infrared, read_visible
 from fuseloop.errors import ConfigurationError, FuseloopError, ImageError, PairError
-from fuseloop.evaluation.evaluate import predict
+from fuseloop.evaluation.evaluate import looking, predict
 from fuseloop.evaluation.results import weights_hash
 from fuseloop.evaluation.sources import ImageSource
 from fuseloop.fusers.files import make_folder
@@ -263,7 +263,8 @@ def predict_files(
                 continue
             try:
                 image = read_image(job, fuser)
-                (found,) = predict(predictions.network, [image])
+                with looking([predictions.network]):
+                    (found,) = predict(predictions.network, [image])
                 predictions.write(job, image, found, draw)
             except FuseloopError as error:
                 report(Outcome(job, "failed", error))

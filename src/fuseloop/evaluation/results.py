@@ -91,7 +91,8 @@ def _means(of_fuser: Mapping[str, TaskScores]) -> str:
     content = scores.to_json()
     if scores.task == "saliency":
         empty = len(content["empty"])
-        return "95 % intervals below" + (f"; {empty} frames with an empty mask are left out" if empty else "")
+        left_out = "has an empty mask and is left out" if empty == 1 else "have an empty mask and are left out"
+        return "95 % intervals below" + (f"; {empty} of them {left_out}" if empty else "")
     absent = f", without {', '.join(content['absent'])}" if content["absent"] else ""
     kind = "foreground classes" if scores.task == "segmentation" else "classes"
     return f"means over the {kind} that occur{absent}; 95 % intervals below"

@@ -50,7 +50,7 @@ def draw_boxes(
         image: H×W×3 uint8.
         boxes: N×4, absolute (x1, y1, x2, y2).
         colours: Of each box.
-        texts: What stands over each; nothing by default.
+        texts: What stands over each, or below where it would leave the image; nothing by default.
     """
     canvas = Image.fromarray(image)
     pen = ImageDraw.Draw(canvas)
@@ -58,7 +58,9 @@ def draw_boxes(
         x1, y1, x2, y2 = (round(value) for value in boxes[index].tolist())
         pen.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=colours[index], width=2)
         if texts is not None:
-            write(pen, texts[index], x1, y1 - TEXT - 2 if y1 >= TEXT + 2 else y2, colours[index])
+            top = y1 - TEXT - 2 if y1 >= TEXT + 2 else min(y2, image.shape[0] - TEXT - 2)
+            left = min(x1, image.shape[1] - pen.textlength(texts[index], font=ImageFont.load_default(TEXT)) - 4)
+            write(pen, texts[index], max(0, left), max(0, top), colours[index])
     return np.array(canvas)
 
 
