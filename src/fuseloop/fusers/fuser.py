@@ -80,7 +80,7 @@ class Fuser(
 
     Args:
         network: The fusion network; its weights are taken as they are now.
-        engine: What runs it: "torch", "onnxruntime" or "openvino".
+        engine: What runs it: "torch" on the device of the network; "onnxruntime" or "openvino" on the processor.
         precision: "fp32", or "bf16" where speed matters more than the last two grey levels.
         tile_pixels: Largest tile. Frames of up to three tiles are fused whole, which is faster; larger ones in tiles,
             with the same result within 1e-5. Engines need 0.5 to 1.8 kB a pixel of a tile.
