@@ -45,6 +45,11 @@ EXAMPLES = {
     "See whether a data set is whole, and what its labels look like": (
         "fuseloop data check msrs data/MSRS --sheet sheet.png"
     ),
+    "See what a detector finds in fused images": "fuseloop predict --images fused --task-network yolov5s --out seen",
+    "See whether fusing helps a detector and a segmenter": (
+        "fuseloop evaluate --fuser visible --fuser vfn --task-network yolov5s --task-network segformer-b0 "
+        "--dataset msrs:data/MSRS:test --json scores.json"
+    ),
     "Train on folders of your own": "fuseloop train visual --preset paper --out runs/mine root=data seed=1",
 }
 
