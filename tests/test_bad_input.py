@@ -15,7 +15,7 @@ import pytest
 from fuseloop.fusers.weights import find_weights
 from fuseloop.pairs.images import read_image
 from tools import bad_input
-from tools.bad_input import CASES, DATA_CASES, FILE, FOLDER, SCORE_CASES, Ran
+from tools.bad_input import CASES, DATA_CASES, FILE, FOLDER, SCORE_CASES, TASK_CASES, Ran
 
 
 @pytest.fixture(autouse=True)
@@ -56,6 +56,16 @@ def test_bad_input_to_data_check(case):
     assert case.says in ran.errors + ran.output
     assert ran.code == case.code
     assert (ran.lost, ran.new) == ([], [])
+    assert "Traceback" not in ran.errors
+
+
+@pytest.mark.parametrize("case", TASK_CASES, ids=lambda case: case.title.replace(" ", "-"))
+def test_bad_input_to_task_networks(case):
+    ran = bad_input.run(case)
+    assert case.says in ran.errors + ran.output
+    assert ran.code == case.code
+    assert ran.lost == []
+    assert tuple(ran.new) == case.new
     assert "Traceback" not in ran.errors
 
 
@@ -159,7 +169,7 @@ def test_ctrl_c_keeps_what_is_finished_and_the_same_command_continues():
 
 def test_the_page_in_the_docs_has_every_case():
     page = bad_input.PAGE.read_text(encoding="utf-8")
-    for case in [*CASES, *SCORE_CASES, *DATA_CASES]:
+    for case in [*CASES, *SCORE_CASES, *DATA_CASES, *TASK_CASES]:
         assert re.search(rf"^\| {re.escape(case.title)} \| .+ \| {case.code} \| .+ \|$", page, re.MULTILINE), case.title
 
 

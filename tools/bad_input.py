@@ -41,6 +41,8 @@ FILE = "fuse --infrared ir.png --visible vis.png --out fused.png"
 FOLDER = "fuse --infrared thermal --visible colour --out fused"
 SCORE = "score --infrared thermal --visible colour --fused mine --metrics en,mse --json s.json"
 DATA = "data check folder ."
+EVALUATE = "evaluate --fuser visible --fuser mine --task-network yolov5n --dataset folder:. --json s.json"
+PREDICT = "predict --images colour --task-network yolov5n --out seen"
 VIDEO = "fuse --infrared ir.mp4 --visible vis.mp4 --out fused.mp4"
 
 
@@ -558,6 +560,104 @@ DATA_CASES = [
 ]
 
 
+def seen_first(command: str, then: Callable[[], object] = lambda: None) -> Callable[[], object]:
+    """Runs a command on the good pairs before something is spoilt."""
+    return lambda: (run_here(command), then())
+
+
+TASK_CASES = [
+    Case(
+        "a broken image in a data set to evaluate on",
+        labelled(fused(lambda: truncate("thermal/b.png"))),
+        EVALUATE,
+        "failed: thermal/b.png: is broken or truncated",
+        code=1,
+        new=("s.json",),
+    ),
+    Case(
+        "a broken label in a data set to evaluate on",
+        labelled(fused(text("labels/b.txt", "7 .5 .5 .2 .4\n"))),
+        EVALUATE,
+        "broken: labels/b.txt:1: class 7 is unknown",
+        code=1,
+        new=("s.json",),
+    ),
+    Case("a data set without labels", fused(), EVALUATE, "yolov5n is scored with boxes, but there are no labels"),
+    Case(
+        "a data set with labels of another task",
+        labelled(fused(lambda: shutil.rmtree("labels"))),
+        EVALUATE,
+        "yolov5n is scored with boxes, but there are segmentation alone",
+    ),
+    Case(
+        "classes without a common name",
+        labelled(fused(text("classes.yaml", "boxes: [dog, cat]\nsegmentation: [nothing, dog, cat]\n"))),
+        EVALUATE,
+        "no class of one name; say which are the same, such as --same dog=person",
+    ),
+    Case(
+        "a fused image that is missing",
+        labelled(fused(lambda: Path("mine/b.png").unlink())),
+        EVALUATE,
+        "failed: b: mine: mine: holds no image of the frame b",
+        code=1,
+        new=("s.json",),
+    ),
+    Case(
+        "a fused image of another size",
+        labelled(fused(lambda: save("mine/b.png", np.zeros((HEIGHT, WIDTH + 8, 3), np.uint8)))),
+        EVALUATE,
+        "mine/b.png: is 40x24, its pair 32x24",
+        code=1,
+        new=("s.json",),
+    ),
+    Case(
+        "fused images of other frames",
+        labelled(fused(lambda: rename_all("mine"))),
+        EVALUATE,
+        "could be scored, the first because: mine: mine: holds no image of the frame a",
+    ),
+    Case("an unknown fuser", labelled(), EVALUATE.replace("mine", "vnf"), "did you mean 'vfn'?"),
+    Case("an unknown task network", labelled(fused()), EVALUATE.replace("yolov5n", "yolo5"), "unknown task network"),
+    Case(
+        "foreign weights of a task network",
+        labelled(fused(lambda: save_foreign_weights("x.safetensors"))),
+        EVALUATE.replace("yolov5n", "x.safetensors"),
+        "x.safetensors holds no task network",
+    ),
+    Case("a file of scores that exists", labelled(fused(text("s.json"))), EVALUATE, "s.json: exists already"),
+    Case(
+        "a broken image to predict",
+        lambda: (truncate("colour/b.png"), Path("colour/c.png").unlink()),
+        PREDICT,
+        "failed: b: colour/b.png: is broken or truncated",
+        code=1,
+        new=("seen/boxes/a.json", "seen/overlays/a.png", "seen/predictions.json"),
+    ),
+    Case(
+        "a folder without images to predict",
+        lambda: Path("empty").mkdir(),
+        PREDICT.replace("colour", "empty"),
+        "holds no",
+    ),
+    Case(
+        "predictions into a folder with other files",
+        lambda: None,
+        PREDICT.replace("seen", "thermal") + " --overwrite",
+        "thermal: holds other files, which were kept",
+    ),
+    Case(
+        "predictions of another threshold",
+        seen_first(PREDICT),
+        PREDICT + " --threshold .5",
+        "seen: holds predictions of another network, threshold or fuser",
+    ),
+    Case(
+        "a threshold above 1", lambda: None, PREDICT + " --threshold 25", "a threshold of scores is in [0, 1], not 25"
+    ),
+]
+
+
 def run(case: Case) -> Ran:
     """Spoils the good pairs in the working directory, which must be empty, and runs the command there."""
     make_good_pairs()
@@ -676,7 +776,7 @@ def row(title: str, ran: Ran) -> str:
     said = [
         line
         for line in (ran.errors + ran.output).splitlines()
-        if line and not re.match(r"[┏┃┡│├└]|Convention |Mean ranks |Frames on", line)
+        if line and not re.match(r"[┏┃┡│├└]|yolov5n, |Convention |Mean ranks |Frames on", line)
     ]
     message = re.sub(r"[\d.]+ (s|a second)\b", r"… \1", "<br>".join(said)).replace("|", "\\|")
     leaves = "nothing" if not ran.new else ", ".join(ran.new) if len(ran.new) < 5 else f"{len(ran.new)} whole images"
@@ -691,6 +791,7 @@ def main() -> None:
     data_trials = [(case.title, partial(run, case)) for case in DATA_CASES]
     page = HEAD + "\n## Fusing\n" + table(trials) + "\n## Scoring\n" + table(score_trials)
     page += "\n## Labelled data\n" + table(data_trials)
+    page += "\n## Task networks\n" + table([(case.title, partial(run, case)) for case in TASK_CASES])
     PAGE.write_text(page, encoding="utf-8")
 
 

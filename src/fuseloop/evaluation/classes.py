@@ -84,9 +84,10 @@ def match_classes(
     """
     part = PARTS[network.task]
     if part not in pairs.labels:
+        there = f"{', '.join(pairs.labels)} alone" if pairs.labels else "no labels"
         raise LabelError(
-            f"{name} is scored with {part}, but there are {', '.join(pairs.labels) or 'no labels'} alone in "
-            f"{pairs.describe()}; choose a task network for these, or another data set"
+            f"{name} is scored with {part}, but there are {there} in {pairs.describe()}; choose a task network for "
+            "these, or another data set"
         )
     if network.task == "saliency":
         return ClassMatch("saliency")
