@@ -78,7 +78,7 @@ def section(name: str, figures: Mapping[str, float], run: Mapping[str, str]) -> 
     lines += [
         f"| `{key}` | {value:.4g} | {meanings.get(key, '')} |"
         for key, value in figures.items()
-        if key.startswith(f"{name}.")
+        if key in meanings or key.startswith(f"{name}.")
     ]
     return "\n".join(lines)
 

@@ -204,15 +204,25 @@ def cosine_codes(channels: int, like: Tensor) -> Tensor:
     """
 
     def cosines(length: int, count: int) -> Tensor:
-        position = (torch.arange(length, dtype=like.dtype, device=like.device) + 0.5) / length
-        frequency = torch.arange(count, dtype=like.dtype, device=like.device)
-        return torch.cos(torch.pi * frequency[:, None] * position) * (2 * (frequency > 0)).clamp(min=1)[:, None].sqrt()
+        position = (torch.arange(length, device=like.device) + 0.5) / length
+        frequency = torch.arange(count, device=like.device)[:, None]
+        return torch.cos(torch.pi * frequency * position) * (1.0 + (frequency > 0)).sqrt()
 
     across = cosines(GRID, 2) / GRID
     cells = torch.einsum("iy,jx->ijyx", across, across).reshape(4, 1, 1, GRID * GRID)
     along = cosines(channels, CODES // 4)
     along = torch.cat([along[:1] / channels, along[1:] / channels**0.5])
-    return (cells * along[None, :, :, None]).reshape(CODES, channels * GRID * GRID)
+    return (cells * along[None, :, :, None]).reshape(CODES, channels * GRID * GRID).to(like.dtype)
+
+
+def _cells(length: int, like: Tensor) -> Tensor:
+    """Weights that average a length in cells of 16, the last of which may be smaller; cells×length.
+
+    Pooling by products exports for any size, which pooling with a rounded up number of cells does not.
+    """
+    cell = torch.arange(length, device=like.device) // STRIDE
+    inside = cell == torch.arange((length + STRIDE - 1) // STRIDE, device=like.device)[:, None]
+    return inside.to(like.dtype) / inside.sum(dim=1, keepdim=True)
 
 
 class BasisQuery(nn.Module):
@@ -424,7 +434,8 @@ class A2SI(SemanticInjection):
 
     def look(self, features: Tensor) -> Tensor:
         """Means of cells of 16×16 pixels; cells at the border may be smaller."""
-        return F.avg_pool2d(features, STRIDE, ceil_mode=True)
+        rows, columns = (_cells(length, features) for length in features.shape[2:])
+        return F.linear(F.linear(features, columns).transpose(2, 3), rows).transpose(2, 3)
 
     def summarise(self, convolutions: nn.Sequential, requirement: Tensor) -> Tensor:
         """Averages output k under code k (modulo 32).

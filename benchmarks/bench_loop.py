@@ -1,0 +1,150 @@
+"""What the closed loop costs beside the fusion network and beside the published way of computing it.
+
+A 640×480 frame goes through the semantic compensation of both modalities as eager fp32 modules; the task network is
+apart, its feature is given: a detector's, 512×15×20, or a saliency network's, 64×120×160. The plain side of the
+speed-ups is the published form written down as it is described, branch by branch, layer by layer; both sides give the
+same numbers within 1e-5. All sides take turns in one process, with all cores: two calls, of which the second counts.
+Each ratio is the median of the ratios of single rounds, which a busy machine disturbs less than a ratio of medians.
+The allocator is tuned.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fuseloop.engines.allocator import tune_allocator
+from fuseloop.networks.semantic_compensation import PublishedA2SI, SemanticCompensation, SemanticInjection
+from fuseloop.networks.vfn import VFN
+
+HEIGHT, WIDTH = 480, 640
+ROUNDS = 7
+
+KEYS = {
+    "rsc.compat_speedup_od": "published form: times as fast as the plain loop over branches, detection feature",
+    "rsc.compat_speedup_sod": "the same, saliency feature",
+    "rsc.cost_in_vfn": "default form, the dearer of both features: time in passes of VFN",
+    "rsc.error_compat": "largest difference of the published form to the plain loop",
+    "rsc.ms_vfn": "milliseconds of one pass of VFN",
+    "rsc.ms_default_od": "milliseconds of the default form, detection feature",
+    "rsc.ms_default_sod": "milliseconds of the default form, saliency feature",
+    "rsc.ms_compat_od": "milliseconds of the published form, detection feature",
+    "rsc.ms_compat_sod": "milliseconds of the published form, saliency feature",
+    "rsc.ms_plain_od": "milliseconds of the plain loop, detection feature",
+    "rsc.ms_plain_sod": "milliseconds of the plain loop, saliency feature",
+}
+
+
+def run() -> dict[str, float]:
+    """All figures of `KEYS`, in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.bench_loop"]
+    answer = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=Path(__file__).parents[1])
+    figures: dict[str, float] = json.loads(answer.stdout)
+    return figures
+
+
+@torch.inference_mode()
+def measure() -> dict[str, float]:
+    """All figures of `KEYS`."""
+    torch.manual_seed(0)
+    network = VFN().eval()
+    default = SemanticCompensation().eval()
+    compat = SemanticCompensation(reference_compat=True).eval()
+    for module in (*default.modules(), *compat.modules()):
+        if isinstance(module, SemanticInjection):
+            nn.init.normal_(module.zc.weight)
+    infrared, luma = torch.rand(2, 1, 1, HEIGHT, WIDTH)
+    first = network.encode_first(infrared, luma)
+    features = {
+        "od": torch.randn(1, 512, HEIGHT // 32, WIDTH // 32),
+        "sod": torch.randn(1, 64, HEIGHT // 4, WIDTH // 4),
+    }
+    sides: dict[str, Callable[[], object]] = {"vfn": partial(network, infrared, luma)}
+    errors = []
+    for name, feature in features.items():
+        sides |= {
+            f"default_{name}": partial(compensate, default, first, feature),
+            f"compat_{name}": partial(compensate, compat, first, feature),
+            f"plain_{name}": partial(compensate_plainly, compat, first, feature),
+        }
+        pairs = zip(compensate(compat, first, feature), compensate_plainly(compat, first, feature), strict=True)
+        errors += [float((ours - plain).abs().max()) for ours, plain in pairs]
+    seconds: dict[str, list[float]] = {side: [] for side in sides}
+    for _ in range(ROUNDS):
+        for side, work in sides.items():
+            work()
+            start = time.perf_counter()
+            work()
+            seconds[side].append(time.perf_counter() - start)
+
+    def ratio(upper: str, lower: str) -> float:
+        return statistics.median(a / b for a, b in zip(seconds[upper], seconds[lower], strict=True))
+
+    return {
+        "rsc.compat_speedup_od": ratio("plain_od", "compat_od"),
+        "rsc.compat_speedup_sod": ratio("plain_sod", "compat_sod"),
+        "rsc.cost_in_vfn": max(ratio(f"default_{name}", "vfn") for name in features),
+        "rsc.error_compat": max(errors),
+        **{f"rsc.ms_{side}": 1000 * statistics.median(values) for side, values in seconds.items()},
+    }
+
+
+def compensate(compensation: SemanticCompensation, first: tuple[Tensor, Tensor], feature: Tensor) -> tuple[Tensor, ...]:
+    """Both modalities, from the feature of the task network."""
+    return compensation(0, *first, compensation.describe(feature))
+
+
+def compensate_plainly(
+    compensation: SemanticCompensation, first: tuple[Tensor, Tensor], feature: Tensor
+) -> tuple[Tensor, ...]:
+    """The published form of both modalities as one writes it down."""
+    blocks = (compensation.rsc_ir["a2si0"], compensation.rsc_vi["a2si0"])
+    return tuple(
+        plain_block(block, features, feature, compensation.bvb)  # type: ignore[arg-type]
+        for block, features in zip(blocks, first, strict=True)
+    )
+
+
+def plain_block(block: PublishedA2SI, features: Tensor, feature: Tensor, bank: Tensor) -> Tensor:
+    """One A2SI block in evaluation, without noise, with loops over images and branches."""
+    sequence = feature.flatten(1)[:, None]
+    structure = torch.cat([block.p_task_f(sequence).mean(dim=2), block.p_img_f(features).mean(dim=(2, 3))], dim=1)
+    embedding = block.a_task_img(structure).view(len(features), -1, block.branches)
+    rms = sequence.square().mean(dim=(1, 2), keepdim=True).sqrt() + 1e-8
+    query_of = block.bv_f
+    summary = [query_of.p_task_f(sequence / rms).mean(dim=2), query_of.p_img_f(features).mean(dim=(2, 3))]
+    query = query_of.mlp(torch.cat(summary, dim=1))
+    outputs = []
+    for image in range(len(features)):
+        chosen: list[int] = []
+        for branch in range(block.branches):
+            prototypes = block.orthogonal_convolutional_prototypes
+            similarity = F.cosine_similarity(prototypes, embedding[image, :, branch][None], dim=1)
+            chosen.append(int(similarity.argmax()))
+        for branch, configuration in enumerate(chosen):
+            best = F.cosine_similarity(query[image][None], bank[configuration], dim=1).argsort(descending=True)
+            vector = bank[configuration, best[chosen[:branch].count(configuration)]]
+            x = features[image : image + 1]
+            if configuration == 0:
+                outputs.append(F.conv2d(x, block.mlp_1x1(vector).view(8, 8, 1, 1)))
+            else:
+                kernel = block.mlp_3x3(vector).view(8, 8, 3, 3)
+                outputs.append(F.conv2d(x, kernel, padding=configuration, dilation=configuration))
+    activated = block.B_LR(torch.cat(outputs)).view(len(features), block.branches, *features.shape[1:])
+    result: Tensor = features + block.zc(activated.mean(dim=1))
+    return result
+
+
+if __name__ == "__main__":
+    tune_allocator()
+    print(json.dumps(measure()))
