@@ -97,7 +97,11 @@ class TestHelp:
             assert re.search(rf"\b{code} \w+", text), code
 
     @pytest.mark.parametrize(
-        "command", ["fuse", "score", "demo", "weights", "synthetic", "train", "train visual", "export", "convert"]
+        "command",
+        [
+            *["fuse", "score", "predict", "evaluate", "demo", "weights", "synthetic", "train", "export", "convert"],
+            "train visual",
+        ],
     )
     def test_explains_every_command_and_each_of_its_options(self, run, command):
         assert command.split()[0] in run("--help").output

@@ -352,7 +352,7 @@ def predict(
         assert images is not None
         jobs = plan_images(images)
     made = {} if source is None else {"fuser": source.describe()}
-    predictions = Predictions(out, _load_task_network(task_network, device), threshold, made)
+    predictions = Predictions(out, _load_task_network(task_network, _device(device)), threshold, made)
     predictions.prepare(overwrite=overwrite)
     draw = partial(draw_prediction, threshold=threshold)
     return _run_predict(
@@ -427,8 +427,9 @@ def evaluate(
     from fuseloop.evaluation.sources import open_source
 
     tune_allocator()
+    place = _device(device)
     sources = {name: open_source(value, engine=engine) for name, value in fusers.items()}
-    task_networks = {name: _load_task_network(value, device) for name, value in networks.items()}
+    task_networks = {name: _load_task_network(value, place) for name, value in networks.items()}
     pairs = open_labelled(dataset, "skip")
     _print_broken(pairs.left_out)
     draw = None if overlays is None else _overlay_writer(overlays, overwrite)
@@ -436,7 +437,7 @@ def evaluate(
     evaluation, said = _run_evaluation(loop, len(pairs))
     found = uncertainty(evaluation, baseline=baseline)
     _print_evaluation(evaluation, found)
-    settings = {"batch": batch, "same": aliases, "device": device}
+    settings = {"batch": batch, "same": aliases, "device": place}
     asked = Asked(dataset, pairs.describe(), task_networks, sources, settings)
     if json is not None:
         write_json(json, evaluation, found, asked, overwrite=overwrite)
@@ -731,22 +732,27 @@ def _load(weights: str, engine: str, precision: PrecisionName = "fp32", max_pixe
     return Fuser(read_weights(find_weights(weights)), engine=engine, precision=precision, max_pixels=max_pixels)
 
 
-def _load_task_network(name_or_path: str, device: DeviceName) -> TaskNetwork:
+def _device(name: DeviceName) -> str:
+    """The device that a name means here."""
+    import torch
+
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigurationError("--device cuda: PyTorch finds no GPU here; take cpu or auto")
+    return "cuda" if name != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def _load_task_network(name_or_path: str, device: str) -> TaskNetwork:
     """A task network on its device; that it is untrained is said as other warnings are."""
     import warnings
 
-    import torch
-
     from fuseloop.tasks.weights import load
 
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ConfigurationError("--device cuda: PyTorch finds no GPU here; take cpu or auto")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         network = load(name_or_path)
     for warning in caught:
         _say("warning", str(warning.message))
-    return network.to("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+    return network.to(device)
 
 
 def _two_names(text: str) -> tuple[str, str]:

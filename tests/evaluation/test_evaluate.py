@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import numpy as np
 import pytest
 from torch import nn
@@ -13,6 +15,13 @@ from fuseloop.evaluation.evaluate import Look, evaluate, uncertainty
 from fuseloop.evaluation.sources import RuleSource
 from fuseloop.metrics.task_scores import differences
 from tests.evaluation.fakes import Painted, PaintedDetector, PaintedSaliency, PaintedSegmenter, painted_networks
+
+
+class Kept(np.ndarray):
+    """An array that can be watched."""
+
+    __hash__ = object.__hash__
+
 
 RULES = {name: RuleSource(name) for name in ("infrared", "visible", "max")}
 
@@ -56,6 +65,20 @@ class TestScores:
         pairs = Painted()
         evaluate(painted_networks(), RULES, pairs)
         assert pairs.reads == len(pairs)
+
+    def test_images_do_not_gather_in_memory(self):
+        images, alive = weakref.WeakSet(), []
+
+        class Watched(RuleSource):
+            def image(self, pair):
+                alive.append(len(images))
+                image = super().image(pair).view(Kept)
+                images.add(image)
+                return image
+
+        evaluate(painted_networks(), {"mean": Watched("mean")}, Painted(20))
+        assert len(alive) == 20
+        assert max(alive) <= 2
 
     def test_networks_keep_the_mode_of_each_part(self):
         network = PaintedSaliency()

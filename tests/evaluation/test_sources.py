@@ -50,12 +50,6 @@ class TestRules:
         assert image.dtype == np.uint8
         assert np.abs(image - exact.clamp(0, 1).numpy() * 255).max() <= 0.5 + 1e-4
 
-    def test_a_rule_wins_over_a_folder_of_its_name(self, tmp_path, monkeypatch):
-        monkeypatch.chdir(tmp_path)
-        save(tmp_path / "mean" / "a.png", np.zeros((8, 8, 3), np.uint8))
-        assert isinstance(open_source("mean"), RuleSource)
-        assert isinstance(open_source("./mean"), FolderSource)
-
 
 class TestFusers:
     def test_an_image_is_that_of_the_fuser(self, pair, weights):
@@ -71,6 +65,13 @@ class TestFusers:
         source = open_source("vfn")
         assert isinstance(source, FuserSource)
         assert source.weights.name == "vfn.safetensors"
+
+    @pytest.mark.parametrize(("name", "kind"), [("mean", RuleSource), ("vfn", FuserSource)])
+    def test_names_come_before_folders_that_are_called_so(self, name, kind, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        save(tmp_path / name / "a.png", np.zeros((8, 8, 3), np.uint8))
+        assert isinstance(open_source(name), kind)
+        assert isinstance(open_source(f"./{name}"), FolderSource)
 
     def test_unknown_names_are_refused_with_those_that_are_known(self):
         with pytest.raises(ConfigurationError, match=r"did you mean 'visible'\? .* infrared, visible, mean, max, vfn"):

@@ -147,7 +147,7 @@ def open_source(text: str, *, engine: str = "torch") -> ImageSource:
 
     Args:
         text: A rule (infrared, visible, mean, max), the name of shipped weights, a weight file, or a folder of fused
-            images.
+            images; names come before folders that are called so.
         engine: What runs fusion networks.
 
     Raises:
@@ -158,7 +158,7 @@ def open_source(text: str, *, engine: str = "torch") -> ImageSource:
     if text in RULES:
         return RuleSource(text)
     path = Path(text)
-    if os.path.isdir(path) and not os.path.isfile(path / SHARED):
+    if text not in SHIPPED and os.path.isdir(path) and not os.path.isfile(path / SHARED):
         return FolderSource(path)
     if text not in SHIPPED and not os.path.exists(path):
         known = [*RULES, *SHIPPED]
