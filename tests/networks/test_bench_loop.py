@@ -14,7 +14,8 @@ def test_every_figure_is_there_and_both_sides_agree(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(bench, "HEIGHT", 64)
     monkeypatch.setattr(bench, "WIDTH", 96)
     monkeypatch.setattr(bench, "ROUNDS", 1)
-    figures = bench.measure()
+    monkeypatch.setattr(bench, "_child", lambda allocator: bench.measure())
+    figures = bench.run()
     assert {*figures} == {*bench.KEYS}
     assert all(value > 0 for value in figures.values())
     assert figures["rsc.error_compat"] < 1e-5

@@ -438,6 +438,35 @@ class TestDynamicConvolution:
             assert len(set(chosen.flatten().tolist())) == 8
 
 
+class TestMendedForm:
+    @pytest.mark.parametrize(("height", "width"), [(20, 28), (33, 9), (1, 3)])
+    @torch.no_grad()
+    def test_what_it_adds_is_what_is_described(self, height, width):
+        """zero-conv(mean over branches(LReLU(norm over all branches of the image(responses))))."""
+        block, features = block_of(A2SI), random(2, 8, height, width)
+        nn.init.normal_(block.B_LR[0].weight)
+        nn.init.normal_(block.B_LR[0].bias)
+        adaptation = block.adapt(features, describe(random(2, 64, 3, 4)), bank())
+        for image in range(2):
+            response = F.conv2d(features[image : image + 1], frames(adaptation)[image].flatten(0, 1), padding=3)
+            normed = (response - response.mean()) / (response.var(correction=0) + 1e-5).sqrt()
+            scaled = normed.view(4, 8, height, width) * block.B_LR[0].weight[:, None, None]
+            mean = F.leaky_relu(scaled + block.B_LR[0].bias[:, None, None], 0.2).mean(dim=0)
+            weight, bias = block.zc.weight[:, :, 0, 0], block.zc.bias[:, None, None]
+            expected = features[image] + torch.einsum("oi,ihw->ohw", weight, mean) + bias
+            torch.testing.assert_close(block.inject(features, adaptation)[image], expected, rtol=0, atol=1e-4)
+
+    @pytest.mark.parametrize(("height", "width"), [(32, 48), (33, 50), (15, 16), (1, 17)])
+    def test_it_looks_at_means_of_cells(self, height, width):
+        features = random(2, 8, height, width)
+        seen = A2SI().look(features)
+        assert seen.shape == (2, 8, -(-height // 16), -(-width // 16))
+        for row in range(seen.shape[2]):
+            for column in range(seen.shape[3]):
+                cell = features[:, :, 16 * row : 16 * (row + 1), 16 * column : 16 * (column + 1)]
+                torch.testing.assert_close(seen[:, :, row, column], cell.mean(dim=(2, 3)), rtol=0, atol=1e-5)
+
+
 class TestPublishedForm:
     @pytest.mark.parametrize("shape", FEATURES.values(), ids=FEATURES)
     @pytest.mark.parametrize(("height", "width"), [(20, 28), (33, 9), (8, 8), (16, 5), (1, 3)])
