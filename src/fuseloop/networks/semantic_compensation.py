@@ -146,7 +146,7 @@ def responses(features: Tensor, adaptation: Adaptation) -> Tensor:
         padding = 0 if configuration == 0 else dilation
         parts.append(_convolve(features, kernels[chosen], chosen[0], padding=padding, dilation=dilation))
         images.append(chosen[0])
-    together = torch.cat(parts)
+    together = torch.cat(parts) if len(parts) > 1 else parts[0]
     if len(features) > 1:
         together = together[torch.cat(images).argsort(stable=True)]
     return torch.unflatten(together, 0, (len(features), -1))
@@ -296,7 +296,7 @@ class SemanticInjection(nn.Module, ABC):
         self.a_task_img = _mlp(2 * _STRUCTURE, _EMBEDDING * branches // 2, _EMBEDDING * branches)
         self.mlp_1x1 = _mlp(width, width // 4, CHANNELS * CHANNELS)
         self.mlp_3x3 = _mlp(width, width // 4, CHANNELS * CHANNELS * 9)
-        self.B_LR = nn.Sequential(self.norm(CHANNELS), nn.LeakyReLU(LEAK))
+        self.B_LR = nn.Sequential(self.norm(CHANNELS), nn.LeakyReLU(LEAK, inplace=True))  # of 8M channels
         self.zc = nn.Conv2d(CHANNELS, CHANNELS, 1)
         for parameter in self.zc.parameters():
             nn.init.zeros_(parameter)
