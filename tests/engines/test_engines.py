@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import platform
 from collections.abc import Callable
 
 import numpy as np
@@ -12,10 +13,11 @@ from torch import Tensor
 
 from fuseloop.datasets.synthetic import generate
 from fuseloop.engines import ENGINES, Engine, Precision, load_engine
-from fuseloop.engines.deployment import deploy
+from fuseloop.engines.bfloat16 import split_image, to_bfloat16
+from fuseloop.engines.deployment import Deployment, deploy
 from fuseloop.errors import ConfigurationError
 from fuseloop.fusers.weights import find_weights, read_weights
-from fuseloop.networks.vfn import VFN, Pooled
+from fuseloop.networks.vfn import CHANNELS, VFN, Pooled
 from fuseloop.pairs.colour import rgb_to_ycbcr
 from fuseloop.pairs.tiles import plan_tiles
 
@@ -79,6 +81,35 @@ def test_bf16_takes_any_shape_and_tiles(name: str, network: VFN, make_pair: Make
     assert largest(fused - network(*pair)) < 0.1  # random weights amplify more than trained ones
     total, peak = engine.pool(*pair, torch.ones_like(pair[0]))
     assert largest(engine.fuse_tile(*pair, Pooled(total / (9 * 30), peak)) - fused) < 0.02
+
+
+@pytest.mark.parametrize("prepare", [None, to_bfloat16], ids=["fp32", "bf16"])
+def test_encoders_apart_give_what_they_give_together(
+    network: VFN, make_pair: MakePair, prepare: Callable[[Deployment], None] | None
+):
+    pair = make_pair(2, 12, 20)
+    together, apart = deploy(network), deploy(network, apart=True)
+    if prepare:
+        pair = tuple(map(split_image, pair))
+        prepare(together)
+        prepare(apart)
+    assert together.image_channels == apart.image_channels == pair[0].shape[1]
+    assert largest(together.frame(*pair) - apart.frame(*pair)) < 1e-6
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="the kernels are for x86")
+def test_convolutions_to_eight_channels_run_in_kernels_as_wide(network: VFN, make_pair: MakePair):
+    from fuseloop.engines.openvino_engine import OpenVinoEngine
+
+    engine = OpenVinoEngine(network, "fp32")
+    engine.fuse(*make_pair(1, 16, 32))
+    (request,) = engine.compiled.values()
+    kernels = set()
+    for node in request.get_compiled_model().get_runtime_model().get_ops():
+        kind, kernel = (node.get_rt_info()[key].astype(str) for key in ("layerType", "primitiveType"))
+        if kind == "Convolution" and node.get_output_shape(0)[1] == CHANNELS:
+            kernels.add(kernel)
+    assert kernels == {"brgconv_avx2_f32", "brgconv_avx2_1x1_f32"}
 
 
 def test_all_that_is_deployed_is_where_the_network_is(network: VFN):

@@ -63,10 +63,11 @@ def _convolutions(layers: nn.Sequential, first: int, second: int) -> tuple[Convo
 
 def to_bfloat16(deployment: Deployment) -> None:
     """Prepares a deployment for bf16, in place: weights that bf16 holds, and images as `split_image` makes them."""
-    stem = _convolutions(deployment.frame.encoder.features, 0, 1)
-    for pair in (stem, _convolutions(deployment.frame.decoder.reconstruction, -2, -1)):
+    stems = [_convolutions(cast(nn.Sequential, stream), 0, 1) for stream in deployment.frame.encoder.streams]
+    for pair in (*stems, _convolutions(deployment.frame.decoder.reconstruction, -2, -1)):
         _round_bias(*pair)
     for module in deployment.frame.modules():
         if isinstance(module, Convolution):
             module.weight = round_weight(module.weight)
-    stem[0].weight = stem[0].weight.repeat_interleave(2, dim=1)
+    for first, _ in stems:
+        first.weight = first.weight.repeat_interleave(2, dim=1)

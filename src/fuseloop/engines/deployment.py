@@ -3,8 +3,8 @@
 The algebra is exact; only the rounding differs (below 1e-6 in fp32):
 
 * Batch norms are folded into the convolutions before them.
-* A convolution over concatenated channels is the sum of convolutions over the parts. Nothing is concatenated, and the
-  encoders of both modalities run as the groups of one convolution.
+* A convolution over concatenated channels is the sum of convolutions over the parts, which need no concatenation.
+* The encoders of both modalities run as the groups of one convolution, or apart.
 * |x| is a leaky ReLU with a leak of -1, which engines fuse into the Sobel convolution.
 * Both channel MLPs are one pair of 1×1 convolutions.
 
@@ -119,12 +119,16 @@ class _Block(nn.Module):
 class _Encoder(nn.Module):
     """`VFN.encode` and `gradient_magnitude`: two images to features and their gradients, B×16×H×W each."""
 
-    def __init__(self, state: State, depth: int) -> None:
+    def __init__(self, state: State, depth: int, apart: bool) -> None:
         super().__init__()
-        self.features = nn.Sequential(
-            self._stem(state, 0),
-            self._stem(state, 3),
-            *(_Block(state, f"ir_feb.e{level}", f"vi_feb.e{level}") for level in range(depth)),
+        names = ("ir_feb", "vi_feb")
+        self.streams = nn.ModuleList(
+            nn.Sequential(
+                self._stem(state, 0, *group),
+                self._stem(state, 3, *group),
+                *(_Block(state, *(f"{name}.e{level}" for name in group)) for level in range(depth)),
+            )
+            for group in ([names[:1], names[1:]] if apart else [names])
         )
         slope = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]]) / 8
         slope = slope.to(next(iter(state.values())).device)  # where the weights are
@@ -132,9 +136,10 @@ class _Encoder(nn.Module):
         self.along_y = self._sobel(slope.T)
 
     @staticmethod
-    def _stem(state: State, index: int) -> Convolution:
-        weights, biases = zip(*(_folded(state, f"{name}.bfe", index) for name in ("ir_feb", "vi_feb")), strict=True)
-        return Convolution(_block_diagonal(*weights), torch.cat(biases), LEAK, border="reflect")
+    def _stem(state: State, index: int, *names: str) -> Convolution:
+        weights, biases = zip(*(_folded(state, f"{name}.bfe", index) for name in names), strict=True)
+        weight = _block_diagonal(*weights) if len(weights) > 1 else weights[0]
+        return Convolution(weight, torch.cat(biases), LEAK, border="reflect")
 
     @staticmethod
     def _sobel(kernel: Tensor) -> Convolution:
@@ -144,7 +149,10 @@ class _Encoder(nn.Module):
         )
 
     def forward(self, infrared: Tensor, luma: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.features(torch.cat([infrared, luma], dim=1))
+        if len(self.streams) == 1:
+            features = self.streams[0](torch.cat([infrared, luma], dim=1))
+        else:
+            features = torch.cat([self.streams[0](infrared), self.streams[1](luma)], dim=1)
         continued = F.pad(features, (1, 1, 1, 1), mode="replicate")
         return features, self.along_x(continued) + self.along_y(continued)
 
@@ -245,16 +253,19 @@ class Deployment(NamedTuple):
     @property
     def image_channels(self) -> int:
         """Channels of an image: 1, or 2 for bf16."""
-        return next(self.frame.encoder.buffers()).shape[1] // 2
+        streams = self.frame.encoder.streams
+        return next(streams.buffers()).shape[1] * len(streams) // 2
 
 
-def deploy(network: VFN, *, differentiable: bool = False) -> Deployment:
+def deploy(network: VFN, *, differentiable: bool = False, apart: bool = False) -> Deployment:
     """Takes the weights of a network, with the running statistics of its batch norms.
 
     Args:
         network: The network.
         differentiable: Keep the weights functions of the network's parameters, for training.
+        apart: Run the encoders one after the other, not as the groups of one convolution. Which is faster depends on
+            the kernels of an engine.
     """
     state = network.state_dict(keep_vars=differentiable)
-    encoder, decoder = _Encoder(state, network.depth), _Decoder(state, network.depth)
+    encoder, decoder = _Encoder(state, network.depth, apart), _Decoder(state, network.depth)
     return Deployment(Frame(encoder, decoder), TileStatistics(encoder), Tile(encoder, decoder))

@@ -33,6 +33,8 @@ class Engine(ABC):
 
     name: ClassVar[str]
     precisions: ClassVar[tuple[Precision, ...]] = ("fp32", "bf16")
+    apart: ClassVar[tuple[Precision, ...]] = ()
+    """The precisions in which this engine is faster with the encoders apart, see `deploy`."""
 
     def __init__(self, network: VFN, precision: Precision) -> None:
         if precision not in self.precisions:
@@ -40,7 +42,7 @@ class Engine(ABC):
                 f"engine {self.name} has no precision {precision!r}; it has {', '.join(self.precisions)}"
             )
         self.precision: Precision = precision
-        self._deployment = deploy(network)
+        self._deployment = deploy(network, apart=precision in self.apart)
         if precision == "bf16":
             to_bfloat16(self._deployment)
 
