@@ -98,11 +98,9 @@ class TestHelp:
 
     @pytest.mark.parametrize(
         "command",
-        [
-            *["fuse", "score", "predict", "evaluate", "demo", "weights", "synthetic", "train", "export", "convert"],
-            "train visual",
-        ],
-    )
+        ["fuse", "score", "predict", "evaluate", "demo", "weights", "synthetic", "train", "train visual", "export",
+         "convert"],
+    )  # fmt: skip
     def test_explains_every_command_and_each_of_its_options(self, run, command):
         assert command.split()[0] in run("--help").output
         text = run(f"{command} --help").output
