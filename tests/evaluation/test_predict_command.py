@@ -132,6 +132,13 @@ class TestContinuing:
         assert [image["file_name"] for image in index()["images"]] == ["frame1.png"]
         assert not any("frame2" in name for name in files())
 
+    def test_overwrite_predicts_again(self, run, data):
+        run(f"{IMAGES} --task-network saliency")
+        Path("data/test/vi/frame1.png").write_bytes(Path("data/test/vi/frame3.png").read_bytes())
+        ran = run(f"{IMAGES} --task-network saliency --overwrite")
+        assert "looked at 4 of 4 images" in ran.output
+        assert np.array_equal(read_image("out/saliency/frame1.png").pixels, data[3].saliency)
+
     def test_a_folder_with_other_files_is_left_alone(self, run, data):
         Path("out").mkdir()
         Path("out/mine.txt").write_text("mine")

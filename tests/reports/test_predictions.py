@@ -103,3 +103,12 @@ class TestBesideLabels:
             assert np.array_equal(draw_prediction(self.pair.visible, prediction, classes), predicted)
         else:
             assert np.array_equal(labelled, predicted)
+
+    def test_the_legend_has_what_is_labelled_and_what_is_predicted(self):
+        labelled, predicted = torch.zeros(60, 80, dtype=torch.long), torch.zeros(60, 80, dtype=torch.long)
+        labelled[5:9, 5:9], predicted[20:30, 20:30] = 1, 3
+        drawn = draw_beside_labels(GREY, Prediction(segmentation=predicted), Target(segmentation=labelled), CLASSES)
+        below = drawn[80:]
+        colours = class_colours(CLASSES[1:])
+        there = {name for name, colour in colours.items() if (below == colour).all(axis=2).any()}
+        assert there == {"car", "bike"}
