@@ -364,8 +364,11 @@ def predict(
 def evaluate(
     *,
     fuser: Texts,
-    task_network: Texts,
     dataset: str,
+    task_network: Texts | None = None,
+    retrain: Texts | None = None,
+    runs: Path = Path("runs/retrained"),
+    setting: Texts | None = None,
     baseline: str | None = None,
     json: Path | None = None,
     csv: Path | None = None,
@@ -392,6 +395,10 @@ def evaluate(
             folder of images that were fused before; again for every one to compare. NAME=VALUE gives it a name.
         task_network: Name of a task network, a weight file of one, or a folder that transformers wrote; again for
             several. NAME=VALUE gives it a name.
+        retrain: Preset or configuration file of `fuseloop train task`: a task network is trained for each fuser on its
+            images alone, and scored on them; again for several. The same command again continues.
+        runs: Folder of these trainings.
+        setting: KEY=VALUE change to their configuration, such as root=data.
         dataset: The labelled pairs: NAME:PATH:SPLIT such as msrs:data/MSRS:test, a folder, or synthetic:COUNT:SEED;
             `fuseloop data layouts` lists the names.
         baseline: The fuser that others are compared to, by default the first.
@@ -415,7 +422,8 @@ def evaluate(
 
     from fuseloop.evaluation.naming import named
 
-    fusers, networks = named(fuser, "--fuser"), named(task_network, "--task-network")
+    fusers = named(fuser, "--fuser")
+    networks = named(task_network or [], "--task-network") if task_network or not retrain else {}
     if baseline is not None and baseline not in fusers:
         raise ConfigurationError(f"--baseline {baseline} is none of the fusers {', '.join(fusers)}")
 
@@ -429,15 +437,19 @@ def evaluate(
     tune_allocator()
     place = _device(device)
     sources = {name: open_source(value, engine=engine) for name, value in fusers.items()}
-    task_networks = {name: _load_task_network(value, place) for name, value in networks.items()}
+    task_networks: dict[str, TaskNetwork | dict[str, TaskNetwork]] = {
+        name: _load_task_network(value, place) for name, value in networks.items()
+    }
     pairs = open_labelled(dataset, "skip")
     _print_broken(pairs.left_out)
     draw = None if overlays is None else _overlay_writer(overlays, overwrite)
+    for source in retrain or []:
+        task_networks[f"{Path(source).stem}-retrained"] = _retrained(source, fusers, runs, setting or [], place)
     loop = partial(run_evaluation, task_networks, sources, pairs, batch=batch, same=aliases, look=draw)
     evaluation, said = _run_evaluation(loop, len(pairs))
     found = uncertainty(evaluation, baseline=baseline)
     _print_evaluation(evaluation, found)
-    settings = {"batch": batch, "same": aliases, "device": place}
+    settings = {"batch": batch, "same": aliases, "device": place, "retrain": retrain or [], "setting": setting or []}
     asked = Asked(dataset, pairs.describe(), task_networks, sources, settings)
     if json is not None:
         write_json(json, evaluation, found, asked, overwrite=overwrite)
@@ -753,6 +765,16 @@ def _load_task_network(name_or_path: str, device: str) -> TaskNetwork:
     for warning in caught:
         _say("warning", str(warning.message))
     return network.to(device)
+
+
+def _retrained(
+    source: str, fusers: dict[str, str], runs: Path, changes: list[str], device: str
+) -> dict[str, TaskNetwork]:
+    """A task network that was trained for each fuser."""
+    from fuseloop.training.retrain import retrain
+
+    found = retrain(source, fusers, runs / Path(source).stem, changes, console=_errors())
+    return {name: network.to(device) for name, network in found.items()}
 
 
 def _two_names(text: str) -> tuple[str, str]:

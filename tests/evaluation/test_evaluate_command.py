@@ -203,3 +203,34 @@ class TestWhatGoesWrong:
         assert Path("all.json").read_text() == "mine"
         assert run(f"{command} --json all.json --overlays seen --overwrite").code == 0
         assert read()["frames"]
+
+
+class TestRetraining:
+    CONFIG = """
+network: yolov5n
+device: cpu
+data: [{spec: "{root}"}]
+validation: ["{root}"]
+anchors: published
+validate_every: 1
+stages: [{steps: 1, batch: 1, height: 64, width: 64, lr: 0.001}]
+"""
+
+    def test_a_network_is_trained_for_each_fuser_and_scored_on_its_images(self, run, data):
+        Path("tiny.yaml").write_text(self.CONFIG)
+        command = "evaluate --fuser visible --fuser max --retrain tiny.yaml --setting root=synthetic:2 --json all.json"
+        ran = run(f"{command} {DATA}")
+        assert ran.code == 0
+        assert "tiny-retrained, detection, 4 frames" in ran.output
+        assert {path.name for path in Path("runs/retrained/tiny").iterdir()} == {"visible", "max"}
+        content = read()
+        hashes = content["networks"]["tiny-retrained"]["weights_sha256"]
+        assert set(hashes) == {"visible", "max"}
+        assert hashes["visible"] != hashes["max"]
+        assert set(content["scores"]["tiny-retrained"]) == {"visible", "max"}
+        assert content["settings"]["setting"] == ["root=synthetic:2"]
+
+    def test_something_must_look(self, run, data):
+        ran = run(f"evaluate --fuser visible {DATA}")
+        assert ran.code == 2
+        assert "give --task-network VALUE" in ran.errors
