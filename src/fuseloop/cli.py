@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from fuseloop.scoring.plan import Plan
     from fuseloop.scoring.tables import TextTable
     from fuseloop.tasks.protocol import TaskNetwork
+    from fuseloop.training.config import TrainingConfig
+    from fuseloop.training.trainer import Result as TrainingResult
 
 DONE, PARTLY, NOTHING, INTERRUPTED = 0, 1, 2, 130
 LISTED = 100  # broken files that are printed
@@ -589,21 +591,41 @@ def visual(*settings: str, preset: str | None = None, out: Path | None = None) -
         out: Run folder, in place of the one that the configuration names.
     """
     from fuseloop.engines.allocator import tune_allocator
-    from fuseloop.training.config import VisualConfig, load_config, presets
+    from fuseloop.training.config import VisualConfig, load_config
     from fuseloop.training.visual import train
 
     tune_allocator()
-    sources = [setting for setting in settings if "=" not in setting] + ([preset] if preset else [])
-    changes = [setting for setting in settings if "=" in setting] + ([f"folder={out}"] if out else [])
-    if len(sources) != 1:
-        raise ConfigurationError(
-            f"give one configuration file or --preset ({', '.join(presets())}), and changes to it as key=value; "
-            f"got {' and '.join(sources) or 'none'}"
-        )
-    result = train(load_config(VisualConfig, sources[0], changes))
+    result = train(load_config(VisualConfig, *_configuration(VisualConfig, settings, preset, out)))
     if result.weights is not None:
-        validated = f"step {result.best_step} of {result.step}, validation {result.best:.4f}"
-        print(f"best weights: {result.weights} ({validated}); use them with: fuseloop fuse --fuser {result.weights}")
+        print(f"best weights: {_validated(result)}; use them with: fuseloop fuse --fuser {result.weights}")
+
+
+@train.command
+def task(*settings: str, preset: str | None = None, out: Path | None = None) -> None:
+    """Train a task network: a detector, a segmenter or a saliency network.
+
+    It learns from labelled data sets, on a mixture of infrared, visible, mean, maximum and fused images. The run
+    folder gets checkpoints, curves, and the best weights by validation. The same command again continues a run that
+    was stopped or killed.
+
+    ```
+    fuseloop train task --preset yolov5s --out runs/detector root=data
+    fuseloop train task --preset segformer-b0 --out runs/segmenter root=data fusers='{vfn: 1}'
+    ```
+
+    Args:
+        settings: A configuration file, unless there is a preset, and key=value changes to it.
+        preset: A configuration that fuseloop ships, such as yolov5s.
+        out: Run folder, in place of the one that the configuration names.
+    """
+    from fuseloop.engines.allocator import tune_allocator
+    from fuseloop.training.config import TaskConfig, load_config
+    from fuseloop.training.task import train
+
+    tune_allocator()
+    result = train(load_config(TaskConfig, *_configuration(TaskConfig, settings, preset, out)))
+    if result.weights is not None:
+        print(f"best weights: {_validated(result)}; use them with: fuseloop evaluate --task-network {result.weights}")
 
 
 @data.command(name="layouts")
@@ -694,6 +716,27 @@ def check_data(
         said += f"\nwrote {json}"
     print(said)
     return NOTHING if not usable else PARTLY if usable < total else DONE
+
+
+def _configuration(
+    kind: type[TrainingConfig], settings: Sequence[str], preset: str | None, out: Path | None
+) -> tuple[str, list[str]]:
+    """The configuration that the arguments of a training name, and the changes to it."""
+    from fuseloop.training.config import presets
+
+    sources = [setting for setting in settings if "=" not in setting] + ([preset] if preset else [])
+    changes = [setting for setting in settings if "=" in setting] + ([f"folder={out}"] if out else [])
+    if len(sources) != 1:
+        raise ConfigurationError(
+            f"give one configuration file or --preset ({', '.join(presets(kind))}), and changes to it as key=value; "
+            f"got {' and '.join(sources) or 'none'}"
+        )
+    return sources[0], changes
+
+
+def _validated(result: TrainingResult) -> str:
+    """The best weights of a training and how good they are."""
+    return f"{result.weights} (step {result.best_step} of {result.step}, validation {result.best:.4f})"
 
 
 def _kind_of_all(*paths: Path) -> Kind:

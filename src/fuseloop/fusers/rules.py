@@ -32,8 +32,8 @@ def on_luma(fuse: Callable[[Tensor, Tensor], Tensor]) -> Rule:
     """The rule that fuses infrared and luma, both B×1×H×W, and keeps the colour of the visible image."""
 
     def rule(infrared: Tensor, visible: Tensor) -> Tensor:
-        luma, *chroma = rgb_to_ycbcr(visible).split(1, dim=1)
-        return ycbcr_to_rgb(torch.cat([fuse(infrared, luma), *chroma], dim=1))
+        ycbcr = rgb_to_ycbcr(visible)
+        return ycbcr_to_rgb(torch.cat([fuse(infrared, ycbcr[:, :1]), ycbcr[:, 1:]], dim=1))
 
     return rule
 

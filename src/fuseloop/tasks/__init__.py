@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fuseloop.tasks.weights import load as load
     from fuseloop.tasks.wrapping import wrap as wrap
 
-# Where each public name lives. They are imported when first used, so that one network does not cost the libraries of all.
+# Where each public name lives. They are imported when first used, since one network needs not the libraries of all.
 _HOMES = {"build": "fuseloop.tasks.weights", "load": "fuseloop.tasks.weights", "wrap": "fuseloop.tasks.wrapping"}
 __all__ = [*_HOMES]
 

@@ -57,6 +57,10 @@ class Target:
             edges=None if edges is None else torch.from_numpy(edges).float() / 255,
         )
 
+    def to(self, device: torch.device | str) -> Target:
+        """The same labels on another device."""
+        return Target(**_moved(self, device))
+
 
 def labels(targets: Sequence[Target], part: Part, device: torch.device | None = None) -> list[Tensor]:
     """One part of the labels of all images.
@@ -95,6 +99,14 @@ class Prediction:
     scores: Tensor | None = None
     segmentation: Tensor | None = None
     saliency: Tensor | None = None
+
+    def to(self, device: torch.device | str) -> Prediction:
+        """The same prediction on another device."""
+        return Prediction(**_moved(self, device))
+
+
+def _moved(parts: Target | Prediction, device: torch.device | str) -> dict[str, Tensor | None]:
+    return {name: None if part is None else part.to(device) for name, part in vars(parts).items()}
 
 
 class View(NamedTuple):

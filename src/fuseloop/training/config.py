@@ -11,7 +11,7 @@ import difflib
 from collections.abc import Iterable, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, ClassVar, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import (
@@ -69,30 +69,38 @@ class Augmentation(Settings):
     fade: float = Field(default=0.0, ge=0, le=1)
 
 
-class Stage(Settings):
-    """One stage of a recipe.
+class AnyStage(Settings):
+    """What a stage of every recipe has.
 
     Attributes:
         steps: Optimiser steps.
-        crop: Side of the square crops, or "frame" for whole frames.
         batch: Pairs in a step, of all processes together.
         lr: Learning rate, the largest one of the schedule.
         schedule: "constant", or "cosine" from `lr` to `lr_end` over the stage.
         lr_end: Where the cosine ends.
         warmup: Steps in which the learning rate rises linearly to `lr`.
+    """
+
+    steps: PositiveInt
+    batch: PositiveInt = 16
+    lr: PositiveFloat = 1e-3
+    schedule: Literal["constant", "cosine"] = "constant"
+    lr_end: NonNegativeFloat = 0.0
+    warmup: int = Field(default=0, ge=0)
+
+
+class Stage(AnyStage):
+    """One stage of the training of the fusion network.
+
+    Attributes:
+        crop: Side of the square crops, or "frame" for whole frames.
         norm: "batch" normalises by the statistics of the batch; "frozen" by the running statistics, which then stay as
             they are. Only with "frozen" does the network see in training what it sees in use: absolute brightness.
         calibrate: Pairs over which the running statistics are estimated anew before the stage begins; 0 keeps them.
         augmentation: What is done to the pairs.
     """
 
-    steps: PositiveInt
     crop: PositiveInt | Literal["frame"] = 256
-    batch: PositiveInt = 16
-    lr: PositiveFloat = 1e-3
-    schedule: Literal["constant", "cosine"] = "constant"
-    lr_end: NonNegativeFloat = 0.0
-    warmup: int = Field(default=0, ge=0)
     norm: Literal["batch", "frozen"] = "batch"
     calibrate: int = Field(default=0, ge=0)
     augmentation: Augmentation = Augmentation()
@@ -109,6 +117,7 @@ class TrainingConfig(Settings):
     """What every recipe has in common: the loop.
 
     Attributes:
+        recipe: What `fuseloop train` calls it, and the folder of its presets.
         folder: Run folder. Running the same configuration in it again continues where it was stopped or killed.
         seed: Seed of the initial weights and of the sampling.
         device: Where to train.
@@ -121,6 +130,7 @@ class TrainingConfig(Settings):
         budget_minutes: Stop in good order after this time; the same command continues.
     """
 
+    recipe: ClassVar[str] = ""
     folder: Path = Path("runs/visual")
     seed: int = Field(default=0, ge=0)
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -135,6 +145,12 @@ class TrainingConfig(Settings):
     def result_settings(self) -> dict[str, Any]:
         """The settings that decide the result, as plain data; places and habits are left out."""
         return self.model_dump(mode="json", exclude={"folder", "root", "checkpoint_every", "budget_minutes"})
+
+
+def _check_root(root: Path | None, specs: Iterable[str]) -> None:
+    """Asks for the root where a spec needs one."""
+    if root is None and any(ROOT in spec for spec in specs):
+        raise ValueError(f"the data lies under {ROOT}: say where that is, for example root=data")
 
 
 class VisualConfig(TrainingConfig):
@@ -153,6 +169,7 @@ class VisualConfig(TrainingConfig):
         stages: The stages, in order.
     """
 
+    recipe = "visual"
     depth: PositiveInt = 2
     start: str | None = None
     loss: dict[str, NonNegativeFloat] = {"intensity": 0.2, "gradient": 1.0}
@@ -192,8 +209,7 @@ class VisualConfig(TrainingConfig):
 
     @model_validator(mode="after")
     def _root_is_given(self) -> VisualConfig:
-        if self.root is None and any(ROOT in spec for spec in (*self.validation, *(one.spec for one in self.data))):
-            raise ValueError(f"the data lies under {ROOT}: say where that is, for example root=data")
+        _check_root(self.root, (*self.validation, *(one.spec for one in self.data)))
         return self
 
     def resolve(self, spec: str) -> str:
@@ -201,13 +217,124 @@ class VisualConfig(TrainingConfig):
         return spec.replace(ROOT, str(self.root))
 
 
-Config = TypeVar("Config", bound=Settings)
+class TaskAugmentation(Settings):
+    """What is done to every labelled pair at random, to images and labels alike.
+
+    Attributes:
+        flip: Mirror it horizontally in half of the cases.
+        scales: Least and greatest magnification of the part that is shown.
+        mosaic: Share of the samples that are parts of four pairs around a point.
+        brighten: Strength of the brightness, contrast and gamma changes, drawn for each modality apart; 0 is none.
+    """
+
+    flip: bool = True
+    scales: tuple[PositiveFloat, PositiveFloat] = (0.6, 1.6)
+    mosaic: float = Field(default=0.0, ge=0, le=1)
+    brighten: float = Field(default=0.3, ge=0, lt=1)
+
+    @field_validator("scales")
+    @classmethod
+    def _scales_are_in_order(cls, scales: tuple[float, float]) -> tuple[float, float]:
+        if scales[0] > scales[1]:
+            raise ValueError("the least magnification comes first")
+        return scales
 
 
-def presets() -> dict[str, Path]:
-    """The shipped configurations by name."""
-    folder = Path(str(files("fuseloop.training") / "presets"))
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+class TaskStage(AnyStage):
+    """One stage of the training of a task network.
+
+    Attributes:
+        height: Rows of the samples.
+        width: Columns of the samples.
+        weights: Weight of each data set among the samples, in their order; null takes those of the sources.
+        augmentation: What is done to the pairs.
+    """
+
+    height: int = Field(default=256, ge=32)
+    width: int = Field(default=320, ge=32)
+    weights: tuple[NonNegativeFloat, ...] | None = None
+    augmentation: TaskAugmentation = TaskAugmentation()
+
+
+class TaskConfig(TrainingConfig):
+    """Training of a task network.
+
+    Attributes:
+        network: A name of `fuseloop.tasks.weights.NETWORKS`.
+        options: Keywords of the network, such as `letterbox` of YOLOv5.
+        classes: Names of its classes; null takes those of the first data set.
+        start: Weights of the same network to begin with, a shipped name or a file; null begins with random ones.
+        data: Where the labelled training pairs come from.
+        validation: Where the labelled validation pairs come from; these are looked at whole.
+        on_error: What becomes of frames with broken labels: "raise" refuses the data, "skip" leaves them out and
+            says so.
+        fusers: What the network looks at, and the share of each: "infrared", "visible", "mean", "max", the name of
+            shipped fusion weights, or a weight file.
+        anchors: "auto" fits the anchors of a detector to the training boxes where the published ones do not fit them;
+            "published" keeps them.
+        decay: Weight decay of all weights but biases and norms.
+        workers: Processes that prepare batches beside the training; 0 prepares them within it.
+        root: Folder that "{root}" in a spec stands for.
+        stages: The stages, in order.
+    """
+
+    recipe = "task"
+    folder: Path = Path("runs/task")
+    network: str
+    options: dict[str, Any] = {}
+    classes: tuple[str, ...] | None = None
+    start: str | None = None
+    data: tuple[Source, ...] = Field(min_length=1)
+    validation: tuple[str, ...] = Field(min_length=1)
+    on_error: Literal["raise", "skip"] = "raise"
+    fusers: dict[str, PositiveFloat] = {"infrared": 1.0, "visible": 1.0, "mean": 1.0, "max": 1.0, "vfn": 1.0}
+    anchors: Literal["auto", "published"] = "auto"
+    decay: NonNegativeFloat = 5e-4
+    workers: int = Field(default=0, ge=0)
+    root: Path | None = None
+    stages: tuple[TaskStage, ...] = Field(min_length=1)
+
+    def result_settings(self) -> dict[str, Any]:
+        """The settings that decide the result; how batches are prepared does not."""
+        return {key: value for key, value in super().result_settings().items() if key != "workers"}
+
+    @field_validator("fusers")
+    @classmethod
+    def _there_is_a_fuser(cls, fusers: dict[str, float]) -> dict[str, float]:
+        if not fusers:
+            raise ValueError("name at least one fuser, such as vfn: 1")
+        return fusers
+
+    @model_validator(mode="after")
+    def _weights_are_one_for_each_source(self) -> TaskConfig:
+        for number, stage in enumerate(self.stages, 1):
+            if stage.weights is not None and (len(stage.weights) != len(self.data) or not any(stage.weights)):
+                raise ValueError(
+                    f"stage {number} has {len(stage.weights)} weights for {len(self.data)} data sets; give one for "
+                    "each, one of them above 0"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _root_is_given(self) -> TaskConfig:
+        _check_root(self.root, (*self.validation, *(one.spec for one in self.data)))
+        return self
+
+    def resolve(self, spec: str) -> str:
+        """A spec with "{root}" replaced."""
+        return spec.replace(ROOT, str(self.root))
+
+
+Config = TypeVar("Config", bound=TrainingConfig)
+
+
+def presets(kind: type[TrainingConfig]) -> dict[str, Path]:
+    """The shipped configurations of a recipe by name."""
+    return {path.stem: path for path in sorted((_presets_folder() / kind.recipe).glob("*.yaml"))}
+
+
+def _presets_folder() -> Path:
+    return Path(str(files("fuseloop.training") / "presets"))
 
 
 def load_config(kind: type[Config], source: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -222,11 +349,19 @@ def load_config(kind: type[Config], source: str | Path, overrides: Sequence[str]
         The checked configuration.
 
     Raises:
-        ConfigurationError: There is no such preset or file, it is no YAML, or a key or value is wrong.
+        ConfigurationError: There is no such preset or file, the preset is of another recipe, it is no YAML, or a key or
+            value is wrong.
     """
-    path = presets().get(str(source), Path(source))
+    known = presets(kind)
+    path = known.get(str(source), Path(source))
     if not path.is_file():
-        raise ConfigurationError(_unknown("preset or configuration file", str(source), presets()))
+        for other in _presets_folder().glob("*/*.yaml"):
+            if other.stem == str(source):
+                raise ConfigurationError(
+                    f"{source} is a preset of `fuseloop train {other.parent.name}`; `fuseloop train {kind.recipe}` has "
+                    f"{', '.join(known)}"
+                )
+        raise ConfigurationError(_unknown("preset or configuration file", str(source), known))
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -31,20 +31,36 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.tensorboard import SummaryWriter
+from typing_extensions import Self
 
 from fuseloop.errors import ConfigurationError
 from fuseloop.training import TrainingError
 from fuseloop.training.checkpoints import read_checkpoint, write_checkpoint, write_file, writing
 from fuseloop.training.config import TrainingConfig, dump_config
 from fuseloop.training.progress import Reporter, say
-from fuseloop.training.sampling import Batch
 
-Forward = Callable[[Tensor, Tensor], Tensor]
+Forward = Callable[..., Tensor]
 
 PRECISIONS: dict[str, Literal["32-true", "bf16-mixed"]] = {"fp32": "32-true", "bf16": "bf16-mixed"}
 
 
-class Recipe(Protocol):
+class Batch(Protocol):
+    """What the loop needs of a batch: how many pairs it holds, and a copy on another device."""
+
+    @property
+    def infrared(self) -> Tensor:
+        """B×1×H×W."""
+        ...
+
+    def to(self: Self, device: torch.device) -> Self:
+        """The same batch on another device."""
+        ...
+
+
+Pairs = TypeVar("Pairs", bound=Batch)
+
+
+class Recipe(Protocol[Pairs]):
     """What a training is about; the loop is the `Trainer`'s.
 
     Attributes:
@@ -60,6 +76,10 @@ class Recipe(Protocol):
         """What is trained."""
         ...
 
+    def optimiser(self) -> Optimizer:
+        """A fresh optimiser of the network."""
+        ...
+
     def pairs_in(self, step: int) -> int:
         """Size of the global batch of a step."""
         ...
@@ -68,11 +88,11 @@ class Recipe(Protocol):
         """Makes network and optimiser ready for a step: modes, learning rate, and what a stage begins with."""
         ...
 
-    def batches(self, step: int, slots: Iterable[int]) -> list[Batch]:
+    def batches(self, step: int, slots: Iterable[int]) -> list[Pairs]:
         """The pairs of some slots of the global batch, grouped by size."""
         ...
 
-    def terms(self, forward: Forward, batch: Batch) -> dict[str, Tensor]:
+    def terms(self, forward: Forward, batch: Pairs) -> dict[str, Tensor]:
         """The loss terms of a batch, each the mean over its pairs."""
         ...
 
@@ -144,7 +164,7 @@ class Trainer:
         TrainingError: The folder cannot be written, or its checkpoint is damaged.
     """
 
-    def __init__(self, config: TrainingConfig, fabric: Fabric, recipe: Recipe, console: Console) -> None:
+    def __init__(self, config: TrainingConfig, fabric: Fabric, recipe: Recipe[Any], console: Console) -> None:
         self._config = config
         self._fabric = fabric
         self._recipe = recipe
@@ -152,7 +172,7 @@ class Trainer:
         self._console = console if fabric.is_global_zero else Console(quiet=True)
         self._network = recipe.network
         self._average = copy.deepcopy(recipe.network).requires_grad_(False) if config.ema else None
-        self._optimiser = torch.optim.Adam(self._network.parameters())
+        self._optimiser = recipe.optimiser()
         # The wrapped pair is for the steps; the bare one for everything else. Both share their tensors.
         self._forward, self._wrapped_optimiser = fabric.setup(self._network, self._optimiser)
         if self._average is not None:
@@ -393,10 +413,11 @@ def _weighted(terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tens
 @torch.no_grad()
 def _average(average: nn.Module, network: nn.Module, decay: float) -> None:
     """Moves `average` towards `network`, the running statistics like the parameters that they belong to."""
-    for mean, value in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
-        if value.is_floating_point():
-            mean.lerp_(value, 1 - decay)
-        else:
+    pairs = list(zip(average.state_dict().values(), network.state_dict().values(), strict=True))
+    means, values = zip(*(pair for pair in pairs if pair[1].is_floating_point()), strict=True)
+    torch._foreach_lerp_(means, values, 1 - decay)  # one kernel for all of them, where a GPU would wait for each
+    for mean, value in pairs:
+        if not value.is_floating_point():
             mean.copy_(value)
 
 

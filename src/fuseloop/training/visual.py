@@ -7,10 +7,7 @@ network. Stages with frozen statistics, over large crops or whole frames, and fu
 
 from __future__ import annotations
 
-import math
-from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import accumulate
 from pathlib import Path
 
 import torch
@@ -28,6 +25,7 @@ from fuseloop.training.norms import calibrate, freeze, share_statistics
 from fuseloop.training.progress import say
 from fuseloop.training.rounding import fuse_rounded, rounding_loss
 from fuseloop.training.sampling import Batch, Sampler, whole_frame
+from fuseloop.training.schedule import Schedule, learning_rate
 from fuseloop.training.trainer import Forward, Result, Trainer, launch, leave
 
 TRAINING, CALIBRATION = range(2)
@@ -78,8 +76,8 @@ class VisualRecipe:
         self.network = first_network(config)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.weights: Mapping[str, float] = {name: weight for name, weight in config.loss.items() if weight > 0}
-        self._ends = list(accumulate(stage.steps for stage in config.stages))
-        self.steps = self._ends[-1]
+        self._schedule = Schedule(config.stages)
+        self.steps = self._schedule.steps
         self._data = [open_pairs(config.resolve(source.spec)) for source in config.data]
         self._validation = [open_pairs(config.resolve(spec)) for spec in config.validation]
         self._sampler = Sampler(self._data, [source.weight for source in config.data], config.seed)
@@ -97,9 +95,11 @@ class VisualRecipe:
 
     def stage_at(self, step: int) -> tuple[Stage, int]:
         """The stage of a step and the step's number within it."""
-        index = bisect_right(self._ends, step)
-        stage = self.config.stages[index]
-        return stage, step - (self._ends[index] - stage.steps)
+        return self._schedule.at(step)
+
+    def optimiser(self) -> Optimizer:
+        """Adam without decay."""
+        return torch.optim.Adam(self.network.parameters())
 
     def pairs_in(self, step: int) -> int:
         """Size of the global batch of a step."""
@@ -196,13 +196,3 @@ def new_network(depth: int, seed: int) -> VFN:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return VFN(depth)
-
-
-def learning_rate(stage: Stage, step: int) -> float:
-    """The learning rate of a stage's step, counted from 0: a linear warm-up, then constant or half a cosine."""
-    if step < stage.warmup:
-        return stage.lr * (step + 1) / stage.warmup
-    if stage.schedule == "constant":
-        return stage.lr
-    done = (step - stage.warmup) / max(1, stage.steps - stage.warmup)
-    return stage.lr_end + (stage.lr - stage.lr_end) * (1 + math.cos(math.pi * done)) / 2

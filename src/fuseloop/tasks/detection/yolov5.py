@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from fuseloop.errors import ConfigurationError, LabelError
 from fuseloop.pairs.colour import rgb_to_ycbcr
-from fuseloop.tasks.detection.anchors import assign
+from fuseloop.tasks.detection.anchors import assign, cluster_sizes, fit_of
 from fuseloop.tasks.detection.boxes import complete_iou, suppress, to_centres, to_corners
 from fuseloop.tasks.kinds import Detector
 from fuseloop.tasks.protocol import Outputs, Prediction, Target, View, labels
@@ -276,6 +276,26 @@ class YOLOv5(Detector):
             by_anchor = bias.view(3, -1)
             by_anchor[:, 4] = torch.logit(torch.tensor(8 / (640 / stride) ** 2))
             by_anchor[:, 5:] = torch.logit(torch.tensor(0.6 / len(self.classes)))
+
+    def fit_anchors(self, sizes: Tensor, *, recall: float = 0.98) -> str:
+        """Replaces the anchors by clusters of the boxes of a data set, where too few of these fit the ones it has.
+
+        Args:
+            sizes: N×2 widths and heights in pixels of the input.
+            recall: Share of the boxes that must fit for the anchors to stay.
+
+        Returns:
+            What was done, to be told.
+        """
+        before = fit_of(self.anchors.cpu(), sizes)
+        if before.recall >= recall:
+            return f", anchors kept: they fit {before.recall:.1%} of the boxes"
+        anchors = cluster_sizes(sizes, 9)
+        after = fit_of(anchors, sizes)
+        if after.recall <= before.recall:
+            return f", anchors kept: clusters do not fit more than their {before.recall:.1%} of the boxes"
+        self.anchors.copy_(anchors.view(3, 3, 2))
+        return f", anchors made of {len(sizes):,} boxes: they fit {after.recall:.1%}, before {before.recall:.1%}"
 
     @property
     def score_threshold(self) -> float:
