@@ -486,6 +486,14 @@ class TestOtherCommands:
         assert ran.code == 2
         assert "'seed'" in ran.errors
 
+    @pytest.mark.parametrize(("command", "other"), [("task", "visual"), ("visual", "task")])
+    def test_train_names_the_presets_of_its_own_and_whose_another_is(self, run, command, other):
+        own, foreign = {"visual": "paper", "task": "yolov5s"}[command], {"visual": "paper", "task": "yolov5s"}[other]
+        for ran in (run(f"train {command}"), run(f"train {command} --preset {foreign} root=data")):
+            assert ran.code == 2
+            assert own in ran.errors
+        assert f"{foreign} is a preset of `fuseloop train {other}`" in " ".join(ran.errors.split())
+
 
 class TestData:
     def test_a_data_set_is_counted_and_pictured(self, run):

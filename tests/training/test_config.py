@@ -88,7 +88,7 @@ def test_the_paper_preset_is_the_published_recipe():
     assert (stage.crop, stage.batch, stage.lr, stage.schedule, stage.norm) == (256, 16, 1e-3, "constant", "batch")
 
 
-@pytest.mark.parametrize("name", presets())
+@pytest.mark.parametrize("name", presets(VisualConfig))
 def test_every_preset_trains_one_step_of_each_stage(name, tiny_data, tmp_path):
     small = [
         "start=null",
