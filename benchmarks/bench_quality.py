@@ -8,8 +8,6 @@ from __future__ import annotations
 import argparse
 import datetime
 import hashlib
-import os
-import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import fuseloop
-from fuseloop.errors import ConfigurationError
+from benchmarks.pages import commit, data_folder, markdown
 from fuseloop.fusers.weights import find_weights
 from fuseloop.metrics import METRICS, Evaluation, score_frames, to_grey
 from fuseloop.pairs.folders import PairPaths, pair_folders
@@ -152,7 +150,7 @@ def document(evaluations: Mapping[str, Evaluation], name: str) -> str:
     return f"""# Fusion quality
 
 * made by `python -m benchmarks.bench_quality` on {datetime.date.today().isoformat()}
-* commit {_commit()}
+* commit {commit()}
 * bootstrap seed {SEED}
 * weights `{name}`, SHA-256 {_digest(find_weights(name))}
 
@@ -160,19 +158,19 @@ def document(evaluations: Mapping[str, Evaluation], name: str) -> str:
 grey levels. Convention `{CONVENTION}`; {default}, which it lacks, by `default`. Means over the frames, Qcv also the
 median; ↓: lower is better.
 
-{_markdown(rows(evaluations))}
+{markdown(rows(evaluations))}
 
 Copying one source scores high in MI, VIF, SSIM and Qcb; only Qabf, SCD and Qcv together punish it.
 
 ## Bar and aim of `{name}`
 
-{_markdown(bar_rows(own))}
+{markdown(bar_rows(own))}
 
 ## Paired differences to the {BASELINE}
 
 Mean over the frames of method minus {BASELINE}, with the 95 % bootstrap interval (10,000 resamples of the frames).
 
-{_markdown(difference_rows(evaluations))}
+{markdown(difference_rows(evaluations))}
 
 ## Undefined values
 
@@ -184,7 +182,7 @@ Left out of the means and differences above.
 
 def run(data: Path | None = None) -> dict[str, float]:
     """Measures the shipped network on MSRS/test, writes docs/quality.md, and returns the figures."""
-    evaluations = measure(data or _data(), "test", {"vfn": fuseloop.load("vfn")})
+    evaluations = measure(data or data_folder(), "test", {"vfn": fuseloop.load("vfn")})
     _write(evaluations, "vfn")
     return figures(evaluations, "vfn")
 
@@ -205,12 +203,6 @@ def figures(evaluations: Mapping[str, Evaluation], method: str) -> dict[str, flo
     return found
 
 
-def _data() -> Path:
-    if "FUSELOOP_DATA" not in os.environ:
-        raise ConfigurationError("the quality benchmark needs real pairs; set FUSELOOP_DATA to their folder")
-    return Path(os.environ["FUSELOOP_DATA"])
-
-
 def _label(key: str) -> str:
     return METRICS[key].name + (" ↓" if METRICS[key].direction == "lower" else "")
 
@@ -222,19 +214,8 @@ def _number(key: str, value: float, *, sign: bool = False) -> str:
     return f"{value:{'+' if sign else ''}.{decimals}f}"
 
 
-def _markdown(table: Iterator[list[str]]) -> str:
-    head, *body = table
-    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *body))
-
-
 def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _commit() -> str:
-    root = Path(__file__).parents[1]
-    answer = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=root, capture_output=True, text=True)
-    return answer.stdout.strip() or "unknown"
 
 
 def main() -> None:
@@ -245,12 +226,12 @@ def main() -> None:
     arguments = parser.parse_args()
     names = arguments.fuser or ["vfn"]
     evaluations = measure(
-        _data(), arguments.split, {name: fuseloop.load(name) for name in names}, limit=arguments.limit
+        data_folder(), arguments.split, {name: fuseloop.load(name) for name in names}, limit=arguments.limit
     )
-    print(f"MSRS/{arguments.split}, means", _markdown(rows(evaluations)), sep="\n\n", end="\n\n")
-    print(f"Paired differences to the {BASELINE}", _markdown(difference_rows(evaluations)), sep="\n\n", end="\n\n")
+    print(f"MSRS/{arguments.split}, means", markdown(rows(evaluations)), sep="\n\n", end="\n\n")
+    print(f"Paired differences to the {BASELINE}", markdown(difference_rows(evaluations)), sep="\n\n", end="\n\n")
     for name in names:
-        print(f"Bar and aim of {name}", _markdown(bar_rows(evaluations[name])), sep="\n\n", end="\n\n")
+        print(f"Bar and aim of {name}", markdown(bar_rows(evaluations[name])), sep="\n\n", end="\n\n")
     if arguments.split == "test" and names == ["vfn"] and arguments.limit is None:
         _write(evaluations, "vfn")
         print(f"wrote {DOCUMENT}")
