@@ -52,6 +52,34 @@ def test_any_depth(name: str, depth: int, make_network: Callable[..., VFN], make
     assert largest(load_engine(name, network).fuse(*pair) - network(*pair)) < 1e-5
 
 
+@pytest.mark.parametrize("depth", [2, 3, 4])
+@pytest.mark.parametrize("name", ENGINES)
+def test_a_frame_in_steps_is_the_frame(name: str, depth: int, make_network: Callable[..., VFN], make_pair: MakePair):
+    network, pair = make_network(depth), make_pair(2, 20, 24)
+    engine = load_engine(name, network)
+    assert largest(engine.finish(*engine.encode_first(*pair)) - network(*pair)) < 1e-5
+    if name == "torch":  # the other engines choose kernels for each graph
+        assert torch.equal(engine.finish(*engine.encode_first(*pair)), engine.fuse(*pair))
+
+
+@pytest.mark.parametrize("depth", [2, 4])
+@pytest.mark.parametrize("name", ENGINES)
+def test_features_can_be_changed_between_the_steps(
+    name: str, depth: int, make_network: Callable[..., VFN], make_pair: MakePair
+):
+    network, pair = make_network(depth), make_pair(2, 20, 24)
+
+    def compensate(level: int, infrared: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
+        return infrared.roll(level + 1, dims=1), visible
+
+    engine = load_engine(name, network)
+    changed = engine.finish(*engine.encode_first(*pair), compensate)
+    with torch.no_grad():
+        expected = network.decode(network.encode_rest(*network.encode_first(*pair), compensate))
+    assert largest(expected - network(*pair)) > 1e-3
+    assert largest(changed - expected) < 1e-5
+
+
 def scenes() -> list[tuple[Tensor, Tensor]]:
     """Four synthetic pairs."""
     pairs = []

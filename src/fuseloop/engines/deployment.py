@@ -14,7 +14,7 @@ The modules are plain sequences of a few operations, so that `fuseloop.engines.g
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -116,13 +116,27 @@ class _Block(nn.Module):
         return x + F.leaky_relu(self.third[0](x) + self.third[1](y) + self.third[2](z), LEAK)
 
 
-class _Encoder(nn.Module):
+class _Streams(nn.Module):
+    """What both modalities go through, as the groups of one stream or in a stream each."""
+
+    def __init__(self, streams: nn.ModuleList) -> None:
+        super().__init__()
+        self.streams = streams
+
+    def forward(self, infrared: Tensor, visible: Tensor) -> Tensor:
+        """Two B×C×H×W to B×16×H×W, infrared channels first."""
+        if len(self.streams) == 1:
+            together: Tensor = self.streams[0](torch.cat([infrared, visible], dim=1))
+            return together
+        return torch.cat([self.streams[0](infrared), self.streams[1](visible)], dim=1)
+
+
+class _Encoder(_Streams):
     """`VFN.encode` and `gradient_magnitude`: two images to features and their gradients, B×16×H×W each."""
 
     def __init__(self, state: State, depth: int, apart: bool) -> None:
-        super().__init__()
         names = ("ir_feb", "vi_feb")
-        self.streams = nn.ModuleList(
+        streams = nn.ModuleList(
             nn.Sequential(
                 self._stem(state, 0, *group),
                 self._stem(state, 3, *group),
@@ -130,6 +144,7 @@ class _Encoder(nn.Module):
             )
             for group in ([names[:1], names[1:]] if apart else [names])
         )
+        super().__init__(streams)
         slope = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]]) / 8
         slope = slope.to(next(iter(state.values())).device)  # where the weights are
         self.along_x = self._sobel(slope)
@@ -148,13 +163,19 @@ class _Encoder(nn.Module):
             kernel.repeat(channels, 1, 1, 1), kernel.new_zeros(channels), -1.0, border="none", groups=channels
         )
 
-    def forward(self, infrared: Tensor, luma: Tensor) -> tuple[Tensor, Tensor]:
-        if len(self.streams) == 1:
-            features = self.streams[0](torch.cat([infrared, luma], dim=1))
-        else:
-            features = torch.cat([self.streams[0](infrared), self.streams[1](luma)], dim=1)
+    def gradient(self, features: Tensor) -> Tensor:
+        """`gradient_magnitude`, B×16×H×W."""
         continued = F.pad(features, (1, 1, 1, 1), mode="replicate")
-        return features, self.along_x(continued) + self.along_y(continued)
+        magnitude: Tensor = self.along_x(continued) + self.along_y(continued)
+        return magnitude
+
+    def part(self, start: int, stop: int | None) -> _Streams:
+        """Some of the layers: two stems, and a block for each level."""
+        return _Streams(nn.ModuleList(cast(nn.Sequential, stream)[start:stop] for stream in self.streams))
+
+    def forward(self, infrared: Tensor, luma: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        features = super().forward(infrared, luma)
+        return features, self.gradient(features)
 
 
 class _Decoder(nn.Module):
@@ -211,6 +232,24 @@ class Frame(nn.Module):
         return fused
 
 
+class Last(nn.Module):
+    """The end of a whole frame: the last block of the encoders, and the image from its features."""
+
+    def __init__(self, encoder: _Encoder, decoder: _Decoder, depth: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.block = encoder.part(1 + max(depth, 2), None)
+        self.decoder = decoder
+
+    def forward(self, infrared: Tensor, visible: Tensor) -> Tensor:
+        """Features B×8×H×W of both modalities to the fused image."""
+        features = self.block(infrared, visible)
+        gradient = self.encoder.gradient(features)
+        mean, peak = gradient.mean((2, 3), keepdim=True), gradient.amax((2, 3), keepdim=True)
+        fused: Tensor = self.decoder(features, gradient, mean, peak)
+        return fused
+
+
 class TileStatistics(nn.Module):
     """The first pass over the tiles of a frame, see `Engine.pool`."""
 
@@ -244,11 +283,20 @@ Part = Literal["frame", "statistics", "tile"]
 
 
 class Deployment(NamedTuple):
-    """The parts that an engine runs: whole frames at once, or the two passes over tiles."""
+    """The parts that an engine runs: whole frames at once, the two passes over tiles, or a frame in steps.
+
+    The steps are `first` (images to the features of block 0), `block1` to `block{L-2}`, and `last`. Between them the
+    closed loop changes the features.
+    """
 
     frame: Frame
     statistics: TileStatistics
     tile: Tile
+    steps: nn.ModuleDict
+
+    def module(self, part: str) -> nn.Module:
+        """A part, or one of the steps."""
+        return self.steps[part] if part in self.steps else cast(nn.Module, getattr(self, part))
 
     @property
     def image_channels(self) -> int:
@@ -267,5 +315,8 @@ def deploy(network: VFN, *, differentiable: bool = False, apart: bool = False) -
             the kernels of an engine.
     """
     state = network.state_dict(keep_vars=differentiable)
-    encoder, decoder = _Encoder(state, network.depth, apart), _Decoder(state, network.depth)
-    return Deployment(Frame(encoder, decoder), TileStatistics(encoder), Tile(encoder, decoder))
+    depth = network.depth
+    encoder, decoder = _Encoder(state, depth, apart), _Decoder(state, depth)
+    between = {f"block{level}": encoder.part(level + 2, level + 3) for level in range(1, depth - 1)}
+    steps = nn.ModuleDict({"first": encoder.part(0, 3), **between, "last": Last(encoder, decoder, depth)})
+    return Deployment(Frame(encoder, decoder), TileStatistics(encoder), Tile(encoder, decoder), steps)

@@ -8,9 +8,9 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from fuseloop.engines.bfloat16 import split_image, to_bfloat16
-from fuseloop.engines.deployment import Part, deploy
+from fuseloop.engines.deployment import deploy
 from fuseloop.errors import ConfigurationError
-from fuseloop.networks.vfn import VFN, Pooled
+from fuseloop.networks.vfn import CHANNELS, VFN, Compensate, Pooled
 
 Precision = Literal["fp32", "bf16"]
 
@@ -42,13 +42,14 @@ class Engine(ABC):
                 f"engine {self.name} has no precision {precision!r}; it has {', '.join(self.precisions)}"
             )
         self.precision: Precision = precision
+        self._depth = network.depth
         self._deployment = deploy(network, apart=precision in self.apart)
         if precision == "bf16":
             to_bfloat16(self._deployment)
 
     @abstractmethod
-    def _run(self, part: Part, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """Runs a part of the deployment, float32 tensors in and out."""
+    def _run(self, part: str, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Runs a part or a step of the deployment, float32 tensors in and out."""
 
     def _images(self, *images: Tensor) -> list[Tensor]:
         return [split_image(image) for image in images] if self.precision == "bf16" else list(images)
@@ -65,6 +66,41 @@ class Engine(ABC):
         """
         (fused,) = self._run("frame", *self._images(infrared, luma))
         return fused
+
+    def encode_first(self, infrared: Tensor, luma: Tensor) -> tuple[Tensor, Tensor]:
+        """`VFN.encode_first`: what both passes of the closed loop share.
+
+        Args:
+            infrared: B×1×H×W in [0, 1].
+            luma: Y of the visible image, the same shape and range.
+
+        Returns:
+            Infrared and visible features, B×8×H×W each.
+        """
+        return self._features("first", *self._images(infrared, luma))
+
+    def finish(self, infrared: Tensor, visible: Tensor, compensate: Compensate | None = None) -> Tensor:
+        """Makes the image from what `encode_first` gave.
+
+        Args:
+            infrared: First of what it gave, B×8×H×W.
+            visible: Second of it.
+            compensate: Changes the features before each block, see `VFN.encode_rest`; None changes nothing.
+
+        Returns:
+            The fused luma, B×1×H×W in [0, 1]; without `compensate` within 1e-4 what `fuse` gives.
+        """
+        for level in range(1, self._depth):
+            if compensate is not None:
+                infrared, visible = compensate(level - 1, infrared, visible)
+            if level < self._depth - 1:
+                infrared, visible = self._features(f"block{level}", infrared, visible)
+        (fused,) = self._run("last", infrared, visible)
+        return fused
+
+    def _features(self, step: str, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        (features,) = self._run(step, *inputs)
+        return features[:, :CHANNELS], features[:, CHANNELS:]
 
     def pool(self, infrared: Tensor, luma: Tensor, interior: Tensor) -> Pooled:
         """Adds up what one tile gives to the statistics of the whole frame.

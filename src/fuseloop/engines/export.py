@@ -17,14 +17,18 @@ MASK: Shape = ("batch", 1, "height", "width")
 STATISTIC: Shape = ("batch", 2 * CHANNELS, 1, 1)
 
 
-def part_graph(deployment: Deployment, part: Part, metadata: Mapping[str, str] = {}) -> onnx.ModelProto:
+def part_graph(deployment: Deployment, part: str, metadata: Mapping[str, str] = {}) -> onnx.ModelProto:
     """Writes one part of a deployment as an ONNX model of free batch, height and width.
 
     Args:
         deployment: What `deploy` made.
-        part: "frame", "statistics" or "tile".
+        part: "frame", "statistics" or "tile", or the name of a step.
         metadata: Entries for the metadata of the model.
     """
+    if part in deployment.steps:
+        shape: Shape = ("batch", deployment.image_channels if part == "first" else CHANNELS, "height", "width")
+        made = {"fused": MASK} if part == "last" else {"features": ("batch", 2 * CHANNELS, "height", "width")}
+        return write_graph(deployment.steps[part], {"infrared": shape, "visible": shape}, made, metadata)
     image: Shape = ("batch", deployment.image_channels, "height", "width")
     pair = {"infrared": image, "luma": image}
     if part == "frame":

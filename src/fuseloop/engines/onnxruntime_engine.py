@@ -8,7 +8,6 @@ import onnxruntime
 import torch
 from torch import Tensor
 
-from fuseloop.engines.deployment import Part
 from fuseloop.engines.engine import Engine, Precision
 from fuseloop.engines.export import part_graph
 from fuseloop.networks.vfn import VFN
@@ -30,11 +29,11 @@ class OnnxRuntimeEngine(Engine):
         self._options.inter_op_num_threads = 1
         self._session = cache(self._make_session)
 
-    def _make_session(self, part: Part) -> onnxruntime.InferenceSession:
+    def _make_session(self, part: str) -> onnxruntime.InferenceSession:
         model = part_graph(self._deployment, part).SerializeToString()
         return onnxruntime.InferenceSession(model, self._options, providers=["CPUExecutionProvider"])
 
-    def _run(self, part: Part, *inputs: Tensor) -> tuple[Tensor, ...]:
+    def _run(self, part: str, *inputs: Tensor) -> tuple[Tensor, ...]:
         session = self._session(part)
         names = [value.name for value in session.get_inputs()]
         arrays = {name: value.contiguous().numpy() for name, value in zip(names, inputs, strict=True)}

@@ -14,7 +14,6 @@ import openvino.properties.hint as hint
 import torch
 from torch import Tensor
 
-from fuseloop.engines.deployment import Part
 from fuseloop.engines.engine import Engine, Precision
 from fuseloop.engines.export import part_graph
 from fuseloop.networks.vfn import CHANNELS, VFN
@@ -44,32 +43,39 @@ class OpenVinoEngine(Engine):
             hint.inference_precision: openvino.Type.bf16 if precision == "bf16" else openvino.Type.f32,
             properties.inference_num_threads: torch.get_num_threads(),
         }
-        self.compiled: OrderedDict[tuple[Part, tuple[Shape, ...]], openvino.InferRequest] = OrderedDict()
+        self.compiled: OrderedDict[tuple[str, tuple[Shape, ...]], openvino.InferRequest] = OrderedDict()
 
-    def _request(self, part: Part, shapes: tuple[Shape, ...]) -> openvino.InferRequest:
+    def _request(self, part: str, shapes: tuple[Shape, ...]) -> openvino.InferRequest:
         """The compiled graph of a part for some input shapes, the last few of which are kept."""
         key = (part, shapes)
         if key in self.compiled:
             self.compiled.move_to_end(key)
             return self.compiled[key]
-        kept = [*(prod(first) for _, (first, *_) in self.compiled), prod(shapes[0])]
+        kept = [*(_weight(other, first) for other, (first, *_) in self.compiled), _weight(part, shapes[0])]
         while self.compiled and (len(kept) > COMPILED or sum(kept) > COMPILED_PIXELS):
             self.compiled.popitem(last=False)
             del kept[0]
         self.compiled[key] = self._compile(part, shapes)
         return self.compiled[key]
 
-    def _compile(self, part: Part, shapes: tuple[Shape, ...]) -> openvino.InferRequest:
+    def _compile(self, part: str, shapes: tuple[Shape, ...]) -> openvino.InferRequest:
         model = self._core.read_model(part_graph(self._deployment, part).SerializeToString())
         model.reshape(dict(zip(range(len(shapes)), map(openvino.PartialShape, shapes), strict=True)))
         if self.precision == "fp32":
             model = _with_narrow_kernels(self._core, model)
         return self._core.compile_model(model, "CPU", self._options).create_infer_request()
 
-    def _run(self, part: Part, *inputs: Tensor) -> tuple[Tensor, ...]:
+    def _run(self, part: str, *inputs: Tensor) -> tuple[Tensor, ...]:
         request = self._request(part, tuple(tuple(value.shape) for value in inputs))
         request.infer([value.contiguous().numpy() for value in inputs], share_inputs=True)
         return tuple(torch.from_numpy(value.data.copy()) for value in request.output_tensors)
+
+
+def _weight(part: str, shape: Shape) -> float:
+    """What a compiled graph counts in pixels of images; the first and the last step of a frame together are one."""
+    if part in ("frame", "statistics", "tile"):
+        return prod(shape)
+    return (0.75 if part == "last" else 0.25) * prod(shape) / shape[1]
 
 
 def _with_narrow_kernels(core: openvino.Core, model: openvino.Model) -> openvino.Model:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from fuseloop.engines.deployment import Part
 from fuseloop.engines.engine import Engine, Precision
-from fuseloop.networks.vfn import VFN
+from fuseloop.networks.vfn import CHANNELS, VFN
 
 
 class TorchEngine(Engine):
@@ -26,8 +23,12 @@ class TorchEngine(Engine):
             module.to(dtype=self._dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @torch.inference_mode()
-    def _run(self, part: Part, *inputs: Tensor) -> tuple[Tensor, ...]:
-        module = cast(nn.Module, getattr(self._deployment, part))
-        outputs = module(*(value.to(self._device, self._dtype) for value in inputs))
+    def _run(self, part: str, *inputs: Tensor) -> tuple[Tensor, ...]:
+        outputs = self._deployment.module(part)(*map(self._prepared, inputs))
         several = outputs if isinstance(outputs, tuple) else (outputs,)
         return tuple(value.to("cpu", torch.float32) for value in several)
+
+    def _prepared(self, value: Tensor) -> Tensor:
+        """Features in the layout in which they would have stayed between two steps."""
+        value = value.to(self._device, self._dtype)
+        return value.contiguous(memory_format=torch.channels_last) if value.shape[1] == CHANNELS else value
