@@ -77,7 +77,7 @@ def test_features_can_be_changed_between_the_steps(
     with torch.no_grad():
         expected = network.decode(network.encode_rest(*network.encode_first(*pair), compensate))
     assert largest(expected - network(*pair)) > 1e-3
-    assert largest(changed - expected) < 1e-5
+    assert largest(changed - expected) < 1e-4  # the promise
 
 
 def scenes() -> list[tuple[Tensor, Tensor]]:
