@@ -10,6 +10,7 @@ from fuseloop.networks.semantic_compensation import SemanticCompensation
 from fuseloop.weights.files import SUFFIX, check_finite, mismatch, read_tensors, write_tensors
 
 _SIZES = ("depth", "branches", "width", "vectors")
+_CALLED = {SemanticCompensation.__name__: "semantic compensation", "ClosedLoop": "closed loop"}
 
 
 def write_compensation(
@@ -32,11 +33,16 @@ def write_compensation(
     """
     metadata = {
         "architecture": SemanticCompensation.__name__,
-        **{name: str(getattr(compensation, name)) for name in _SIZES},
-        "reference_compat": str(compensation.reference_compat).lower(),
+        **sizes_of(compensation),
         "description": description,
     }
     write_tensors(Path(path), compensation.state_dict(), metadata, overwrite=overwrite)
+
+
+def sizes_of(compensation: SemanticCompensation) -> dict[str, str]:
+    """What metadata say of how a network is built."""
+    sizes = {name: str(getattr(compensation, name)) for name in _SIZES}
+    return sizes | {"reference_compat": str(compensation.reference_compat).lower()}
 
 
 def read_compensation(path: str | os.PathLike[str]) -> SemanticCompensation:
@@ -56,20 +62,29 @@ def read_compensation(path: str | os.PathLike[str]) -> SemanticCompensation:
         path,
         pickled=f"convert it once with fuseloop.fusers.reference.convert_compensation, to {path.with_suffix(SUFFIX)}",
     )
-    sizes = {name: int(metadata[name]) for name in _SIZES if metadata.get(name, "").isdigit()}
-    compat = {"true": True, "false": False}.get(metadata.get("reference_compat", ""))
-    if metadata.get("architecture") != SemanticCompensation.__name__ or len(sizes) < len(_SIZES) or compat is None:
-        raise WeightsError(
-            f"{path} holds no semantic compensation: its metadata should say "
-            f"architecture='{SemanticCompensation.__name__}', {', '.join(_SIZES)} and reference_compat"
-        )
-    try:
-        compensation = SemanticCompensation(**sizes, reference_compat=compat)
-    except ValueError as error:
-        raise WeightsError(f"{path} says of itself what is not possible: {error}") from error
+    compensation = build(path, metadata, SemanticCompensation.__name__)
     complaint = mismatch(compensation.state_dict(), tensors)
     if complaint:
         raise WeightsError(f"{path} does not hold the semantic compensation that its metadata say: {complaint}")
     check_finite(path, tensors)
     compensation.load_state_dict(tensors)
     return compensation.eval()
+
+
+def build(path: Path, metadata: dict[str, str], architecture: str) -> SemanticCompensation:
+    """An untrained network of the sizes that the metadata of a file say.
+
+    Raises:
+        WeightsError: They name another architecture, or sizes that are missing or not possible.
+    """
+    sizes = {name: int(metadata[name]) for name in _SIZES if metadata.get(name, "").isdigit()}
+    compat = {"true": True, "false": False}.get(metadata.get("reference_compat", ""))
+    if metadata.get("architecture") != architecture or len(sizes) < len(_SIZES) or compat is None:
+        raise WeightsError(
+            f"{path} holds no {_CALLED[architecture]}: its metadata should say "
+            f"architecture='{architecture}', {', '.join(_SIZES)} and reference_compat"
+        )
+    try:
+        return SemanticCompensation(**sizes, reference_compat=compat)
+    except ValueError as error:
+        raise WeightsError(f"{path} says of itself what is not possible: {error}") from error

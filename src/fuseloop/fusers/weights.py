@@ -143,6 +143,10 @@ def write_weights(
 
 def _network_for(path: Path, metadata: dict[str, str]) -> VFN:
     depth = metadata.get("depth", "")
+    if metadata.get("architecture") == "ClosedLoop":
+        raise WeightsError(
+            f"{path} holds a closed loop, which fuses for a task network: use --for NETWORK (ClosedLoopFuser)"
+        )
     if metadata.get("architecture") != VFN.__name__ or not depth.isdigit() or int(depth) < 1:
         found = ", ".join(f"{key}={metadata[key]!r}" for key in ("architecture", "depth") if key in metadata)
         raise WeightsError(
