@@ -280,10 +280,10 @@ def _remarks(measured: Measured) -> Iterator[str]:
             boxes = ", ".join(f"{count} {of}" for of, count in zip(scores.classes, scores.labelled, strict=True))
             yield f"`{name}`: means over the classes, which have {boxes} boxes; {scores.settings['evaluator']}."
         elif isinstance(scores, SegmentationScores):
-            counted = len(occurrences(scores))
+            classes = len(occurrences(scores))
             absent = [one for one in scores.absent if one != scores.classes[0]]
             without = f"; {', '.join(absent)} is in no frame and left out" if absent else ""
-            yield f"`{name}`: means over the {counted} foreground classes that occur{without}."
+            yield f"`{name}`: means over the {classes} foreground classes that occur{without}."
         elif isinstance(scores, SaliencyScores):
             empty = f", without {_frames(len(scores.empty))} whose mask is empty" if scores.empty else ""
             unstructured = len(scores.without_structure)
