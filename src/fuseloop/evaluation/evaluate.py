@@ -6,7 +6,7 @@ frame only what the scores need is kept, so memory does not grow with the size o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -24,6 +24,7 @@ from fuseloop.errors import ConfigurationError, FuseloopError, LabelError
 from fuseloop.evaluation.classes import ClassMatch, check_same, match_classes
 from fuseloop.evaluation.sources import ImageSource
 from fuseloop.metrics.task_scores import Interval, TaskScores, differences, intervals
+from fuseloop.networks.modes import looking
 from fuseloop.tasks.protocol import Prediction, Target, TaskNetwork
 
 Networks: TypeAlias = "Mapping[str, TaskNetwork | Mapping[str, TaskNetwork]]"
@@ -307,16 +308,3 @@ def _noting(failed: dict[str, Failure], frames: Sequence[str], *whose: str) -> I
     except FuseloopError as error:
         for frame in frames:
             failed.setdefault(frame, Failure(frame, ": ".join([*whose, str(error)])))
-
-
-@contextmanager
-def looking(networks: Iterable[TaskNetwork]) -> Iterator[None]:
-    """Puts networks into evaluation mode, and every part of them back."""
-    modes = {module: module.training for network in networks for module in network.modules()}
-    for module in modes:
-        module.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training

@@ -23,10 +23,11 @@ from numpy.typing import NDArray
 from fuseloop.datasets.labelled import LabelledPair
 from fuseloop.datasets.pixels import read_infrared, read_visible
 from fuseloop.errors import ConfigurationError, FuseloopError, ImageError, PairError
-from fuseloop.evaluation.evaluate import looking, predict
+from fuseloop.evaluation.evaluate import predict
 from fuseloop.evaluation.results import weights_hash
 from fuseloop.evaluation.sources import ImageSource
 from fuseloop.fusers.files import make_folder
+from fuseloop.networks.modes import looking
 from fuseloop.pairs.atomic import written_aside
 from fuseloop.pairs.folders import list_images, pair_folders
 from fuseloop.pairs.images import Picture, read_size, write_image

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from math import isqrt
 from pathlib import Path
@@ -29,7 +30,7 @@ from fuseloop.fusers.weights import read_weights, write_weights
 from fuseloop.networks.vfn import VFN, Pooled
 from fuseloop.pairs.align import check_same_size, resize_to
 from fuseloop.pairs.images import MAX_PIXELS, Picture
-from fuseloop.pairs.levels import INFRARED_DEFAULT, VISIBLE_DEFAULT, Levels, from_unit, to_unit
+from fuseloop.pairs.levels import INFRARED_DEFAULT, VISIBLE_DEFAULT, Levels, Limits, from_unit, to_unit
 from fuseloop.pairs.tiles import TILE_PIXELS, Box, Tile, plan_tiles
 from fuseloop.weights.files import SHARED
 
@@ -56,6 +57,61 @@ own; most are research data, given for research only. Ask their owners before an
 
 Align = Literal["none", "resize"]
 Kind = TypeVar("Kind", NDArray[Any], Tensor, Image.Image, Picture)
+
+
+@dataclass(frozen=True, eq=False)
+class UnitPair:
+    """A pair of pictures whose raw values are read as [0, 1], box by box.
+
+    Attributes:
+        thermal: Raw infrared values, H×W.
+        pixels: Raw visible values, H×W or H×W×3.
+        thermal_limits: Which raw infrared values are 0 and 1.
+        limits: The same of the visible ones.
+    """
+
+    thermal: NDArray[Any]
+    pixels: NDArray[Any]
+    thermal_limits: Limits
+    limits: Limits
+
+    def read(self, box: Box) -> tuple[Tensor, Tensor]:
+        """The infrared image and the luma of a box, 1×1×h×w each."""
+        luma = _luma(to_unit(self.pixels[box.slices], self.limits))
+        return _as_tensor(to_unit(self.thermal[box.slices], self.thermal_limits)), _as_tensor(luma)
+
+    def recoloured(self, box: Box, before: Tensor, after: Tensor) -> NDArray[np.float32]:
+        """A box with another luma and the same chroma, h×w or h×w×3; it may leave [0, 1].
+
+        Args:
+            box: The box.
+            before: Its luma, 1×1×h×w.
+            after: The other luma.
+        """
+        # A new Y with the old Cb and Cr adds the change of Y to each of R, G and B.
+        change = after[0, 0].numpy() - before[0, 0].numpy()
+        recoloured = to_unit(self.pixels[box.slices], self.limits)
+        recoloured += change.reshape(change.shape + (1,) * (self.pixels.ndim - 2))
+        return recoloured
+
+    def raw(self, image: NDArray[np.float32]) -> NDArray[Any]:
+        """Values in [0, 1] as raw ones of the visible picture."""
+        return from_unit(image, self.pixels.dtype, self.limits)
+
+
+def fuse_images(
+    fuse: Callable[[Picture, Picture], Picture], infrared: Images, visible: Images, max_pixels: int | None
+) -> Any:
+    """Fuses images of any kind one after the other, to the kind of the visible ones.
+
+    Raises:
+        ImageError: An image is of an unsupported kind.
+        PairError: There are not as many of one as of the other.
+    """
+    thermal, colour = open_images(infrared, max_pixels), open_images(visible, max_pixels)
+    if thermal.count != colour.count:
+        raise PairError(f"got {thermal.count} infrared and {colour.count} visible images; give them in pairs")
+    return colour.rebuild(map(fuse, thermal.pictures, colour.pictures))
 
 
 class Fuser(
@@ -195,11 +251,8 @@ class Fuser(
             PairError: The two differ in number or, with `align="none"`, in size.
             ConfigurationError: An option is unknown.
         """
-        thermal, colour = open_images(infrared, self.max_pixels), open_images(visible, self.max_pixels)
-        if thermal.count != colour.count:
-            raise PairError(f"got {thermal.count} infrared and {colour.count} visible images; give them in pairs")
         fuse = partial(self.fuse_picture, infrared_levels=infrared_levels, visible_levels=visible_levels, align=align)
-        return colour.rebuild(map(fuse, thermal.pictures, colour.pictures))
+        return fuse_images(fuse, infrared, visible, self.max_pixels)
 
     def fuse_picture(
         self,
@@ -228,33 +281,39 @@ class Fuser(
             PairError: The sizes differ and `align` is "none".
             ConfigurationError: An option is unknown.
         """
+        pair = self.open_pair(
+            infrared, visible, infrared_levels=infrared_levels, visible_levels=visible_levels, align=align
+        )
+        height, width = visible.pixels.shape[:2]
+        fused = np.empty_like(visible.pixels, order="C")
+        for box, before, after in self._fuse_boxes(height, width, pair.read):
+            fused[box.slices] = pair.raw(pair.recoloured(box, before, after))
+        return Picture(fused, visible.alpha)
+
+    def open_pair(
+        self,
+        infrared: Picture,
+        visible: Picture,
+        *,
+        infrared_levels: str = INFRARED_DEFAULT,
+        visible_levels: str = VISIBLE_DEFAULT,
+        align: Align = "none",
+    ) -> UnitPair:
+        """Checks a pair of pictures and finds its levels; arguments and errors are those of `fuse_picture`."""
         thermal = infrared.pixels if infrared.pixels.ndim == 2 else infrared.pixels[..., 0]
         pixels = visible.pixels
-        height, width = pixels.shape[:2]
         self._check_size(thermal, "infrared")
         self._check_size(pixels, "visible")
         if align not in ("none", "resize"):
             raise ConfigurationError(f"unknown align {align!r}; choose none or resize")
         if align == "resize":
-            thermal = resize_to(thermal, height, width)
+            thermal = resize_to(thermal, *pixels.shape[:2])
         check_same_size(thermal, pixels)
         with _naming("infrared"):
             thermal_limits = Levels.parse(infrared_levels).limits(thermal)
         with _naming("visible"):
             limits = Levels.parse(visible_levels).limits(pixels)
-
-        def read(box: Box) -> tuple[Tensor, Tensor]:
-            luma = _luma(to_unit(pixels[box.slices], limits))
-            return _as_tensor(to_unit(thermal[box.slices], thermal_limits)), _as_tensor(luma)
-
-        fused = np.empty_like(pixels, order="C")
-        for box, before, after in self._fuse_boxes(height, width, read):
-            # A new Y with the old Cb and Cr adds the change of Y to each of R, G and B.
-            change = after[0, 0].numpy() - before[0, 0].numpy()
-            recoloured = to_unit(pixels[box.slices], limits)
-            recoloured += change.reshape(change.shape + (1,) * (pixels.ndim - 2))
-            fused[box.slices] = from_unit(recoloured, pixels.dtype, limits)
-        return Picture(fused, visible.alpha)
+        return UnitPair(thermal, pixels, thermal_limits, limits)
 
     def fuse_luma(self, infrared: Tensor, luma: Tensor) -> Tensor:
         """Fuses tensors that are in [0, 1] already, in tiles where the frames are large.
