@@ -402,7 +402,7 @@ class TaskRecipe:
         for fuser in self.config.fusers:
             kept: list[Any] = []
             for pairs, match in zip(self._validation, self._match, strict=True):
-                for batch in _batches(pairs, match, fuser):
+                for batch in whole_frames(pairs, match, fuser):
                     images = self._fusing(batch.to(self.device))
                     found = [one.to("cpu") for one in network.network.predict(network.network(images))]
                     kept += [
@@ -426,9 +426,8 @@ class TaskRecipe:
 
 
 def _alone(worker: int) -> None:
-    """Keeps a worker to one core: there are others, and threads do not survive the fork that made it."""
+    """Keeps OpenCV in a worker to one core, as `DataLoader` does with PyTorch; threads do not survive a fork."""
     cv2.setNumThreads(1)
-    torch.set_num_threads(1)
 
 
 def first_network(config: TaskConfig, data: Sequence[Kept]) -> TaskNetwork:
@@ -471,7 +470,7 @@ def _fit_anchors(config: TaskConfig, network: TaskNetwork, data: Sequence[Kept])
     return network.fit_anchors(sizes[(sizes > 2).all(dim=1)])
 
 
-def _batches(pairs: Kept, match: ClassMatch, fuser: str) -> Iterator[TaskBatch]:
+def whole_frames(pairs: Kept, match: ClassMatch, fuser: str) -> Iterator[TaskBatch]:
     """Whole frames in order, neighbours of one size together."""
     group: list[LabelledPair] = []
     for index in range(len(pairs)):
