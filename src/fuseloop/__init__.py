@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fuseloop.errors import FuseloopError as FuseloopError
+    from fuseloop.fusers.closed_loop import ClosedLoopFuser as ClosedLoopFuser
     from fuseloop.fusers.fuser import Fuser as Fuser
     from fuseloop.fusers.weights import load as load
     from fuseloop.pairs.images import Picture as Picture
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 # Where each public name lives. They are imported when first used, so that `import fuseloop` itself is light.
 _HOMES = {
+    "ClosedLoopFuser": "fuseloop.fusers.closed_loop",
     "Fuser": "fuseloop.fusers.fuser",
     "FuseloopError": "fuseloop.errors",
     "Picture": "fuseloop.pairs.images",
