@@ -27,6 +27,7 @@ from pydantic import (
 )
 
 from fuseloop.errors import ConfigurationError
+from fuseloop.training.gradient_rules import RULES
 from fuseloop.training.losses import LOSSES
 
 ROOT = "{root}"
@@ -323,6 +324,140 @@ class TaskConfig(TrainingConfig):
     def resolve(self, spec: str) -> str:
         """A spec with "{root}" replaced."""
         return spec.replace(ROOT, str(self.root))
+
+
+class LoopTask(Settings):
+    """A task that the closed loop is trained for.
+
+    Attributes:
+        task_network: Name of shipped weights, a weight file, or a folder that `transformers` wrote; it stays as it is.
+        name: What it is called in the history; by default as its file, or as its run folder.
+        data: Where its labelled training pairs come from.
+        validation: Where its labelled validation pairs come from; these are looked at whole.
+        weight: Of its loss relative to the others.
+    """
+
+    task_network: str
+    name: str = ""
+    data: tuple[Source, ...] = Field(min_length=1)
+    validation: tuple[str, ...] = Field(min_length=1)
+    weight: PositiveFloat = 1.0
+
+    @property
+    def title(self) -> str:
+        """Its name."""
+        path = Path(self.task_network)
+        return self.name or (path.parent.name if path.stem in ("best", "last") and path.parent.name else path.stem)
+
+
+class LoopStage(AnyStage):
+    """One stage of the training of the closed loop.
+
+    Attributes:
+        batch: Pairs of each task in a step.
+        height: Rows of the samples.
+        width: Columns of the samples.
+        samples: "frames" shows each pair whole, resized, as far as its aspect allows; "tiles" cuts it into samples at
+            its own resolution; both in half of the cases mirrored. A mapping shows random parts, changed as it says.
+    """
+
+    batch: PositiveInt = 4
+    lr: PositiveFloat = 2e-3
+    height: int = Field(default=240, ge=32)
+    width: int = Field(default=320, ge=32)
+    samples: Literal["frames", "tiles"] | TaskAugmentation = "frames"
+
+
+class ClosedLoopConfig(TrainingConfig):
+    """Training of the semantic compensation, by which one fusion network serves several task networks.
+
+    Attributes:
+        fusion: Weights of the fusion network, a shipped name or a file; it stays as it is.
+        compensation: Keywords of `SemanticCompensation`, such as branches, width and vectors; its depth is that of the
+            fusion network.
+        logit_scale: Factor of the cosines by which structures are chosen, before the noise of training is added.
+        temperature: Of the softmax by which the selection of vectors learns.
+        frozen: Names of parts of the compensation that do not learn: "bv_f" is the query, "bvb" the bank.
+        start: Closed loop whose compensation is begun with, a shipped name or a file; null begins with a random one,
+            which compensates nothing.
+        tasks: What it is trained for.
+        on_error: What becomes of frames with broken labels: "raise" refuses the data, "skip" leaves them out and
+            says so.
+        rule: What makes one step of the gradients of all tasks, a name of `fuseloop.training.gradient_rules.RULES`:
+            "published" is the solver of the published code.
+        radius: c of CAGrad.
+        penalty: δ, weight of how much worse the compensation made a loss.
+        penalty_per: Whether that is of each "sample", of the means of the "batch", or of "none".
+        scale_over: Pairs of each task over which the mean loss before compensation is measured, which the losses of
+            the task are divided by; 0 takes the losses as they are.
+        decay: Weight decay of what is neither bank, query, norm nor bias.
+        coupled_decay: Adam with the decay in the gradient of everything, as published, in place of AdamW.
+        cache: Keep what the first look at each sample gave; random parts are never the same again.
+        skip_limit: Steps that may be left out because a feature, loss or gradient is not finite.
+        select: What chooses the best weights: the mean "score" of the tasks, or their mean "loss" relative to that
+            before compensation.
+        root: Folder that "{root}" in a spec stands for.
+        stages: The stages, in order.
+    """
+
+    recipe = "closed-loop"
+    folder: Path = Path("runs/closed-loop")
+    clip: PositiveFloat | None = 1.0
+    fusion: str = "vfn"
+    compensation: dict[str, Any] = {}
+    logit_scale: PositiveFloat = 10.0
+    temperature: PositiveFloat = 0.1
+    frozen: tuple[str, ...] = ()
+    start: str | None = None
+    tasks: tuple[LoopTask, ...] = Field(min_length=1)
+    on_error: Literal["raise", "skip"] = "raise"
+    rule: str = "cagrad"
+    radius: float = Field(default=0.5, ge=0, lt=1)
+    penalty: NonNegativeFloat = 5.0
+    penalty_per: Literal["sample", "batch", "none"] = "sample"
+    scale_over: int = Field(default=16, ge=0)
+    decay: NonNegativeFloat = 1e-4
+    coupled_decay: bool = False
+    cache: bool = True
+    skip_limit: int = Field(default=10, ge=0)
+    select: Literal["score", "loss"] = "score"
+    root: Path | None = None
+    stages: tuple[LoopStage, ...] = Field(min_length=1)
+
+    @field_validator("rule")
+    @classmethod
+    def _rule_exists(cls, rule: str) -> str:
+        if rule not in RULES:
+            raise ValueError(_unknown("rule", rule, RULES))
+        return rule
+
+    @field_validator("tasks")
+    @classmethod
+    def _tasks_have_names_of_their_own(cls, tasks: tuple[LoopTask, ...]) -> tuple[LoopTask, ...]:
+        titles = [task.title for task in tasks]
+        for title in titles:
+            if titles.count(title) > 1:
+                raise ValueError(f"two tasks are called {title!r}; give one another name")
+        return tasks
+
+    @model_validator(mode="after")
+    def _what_is_kept_comes_again(self) -> ClosedLoopConfig:
+        if self.cache and any(isinstance(stage.samples, TaskAugmentation) for stage in self.stages):
+            raise ValueError("random parts are never the same again: set cache=false, or samples to frames or tiles")
+        return self
+
+    @model_validator(mode="after")
+    def _root_is_given(self) -> ClosedLoopConfig:
+        _check_root(self.root, (spec for task in self.tasks for spec in (*task.validation, *_specs(task.data))))
+        return self
+
+    def resolve(self, spec: str) -> str:
+        """A spec with "{root}" replaced."""
+        return spec.replace(ROOT, str(self.root))
+
+
+def _specs(sources: Iterable[Source]) -> list[str]:
+    return [source.spec for source in sources]
 
 
 Config = TypeVar("Config", bound=TrainingConfig)

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 import torch
 import torch.distributed as dist
@@ -97,12 +97,35 @@ class Recipe(Protocol[Pairs]):
         ...
 
     def validate(self, network: nn.Module) -> dict[str, float]:
-        """Scores by name, lower is better; the one called "selected" chooses the best weights."""
+        """Scores by name; the lowest of the one called "selected" chooses the best weights."""
         ...
 
     def save(self, path: Path, network: nn.Module, description: str) -> None:
         """Writes weights as they are shipped."""
         ...
+
+
+@runtime_checkable
+class OwnGradients(Protocol[Pairs]):
+    """A recipe that makes its gradients itself, of several ones for example.
+
+    Attributes:
+        skip_limit: Steps that may be skipped before the training stops.
+    """
+
+    skip_limit: int
+
+    def backward(self, fabric: Fabric, batches: list[Pairs]) -> dict[str, Tensor]:
+        """Sets the gradients of the network, the same in all processes, and gives the terms of this one's batches.
+
+        Raises:
+            SkipStep: The step is better left out, in all processes.
+        """
+        ...
+
+
+class SkipStep(Exception):  # noqa: N818 - no error
+    """A step is left out, and why."""
 
 
 @dataclass
@@ -116,6 +139,7 @@ class State:
         sums: Sums of the loss terms since the last entry of the history.
         count: Steps in these sums.
         threads: CPU threads that computed it; sums in another order round otherwise.
+        skipped: Steps that were left out.
     """
 
     step: int = 0
@@ -124,6 +148,7 @@ class State:
     sums: dict[str, float] = field(default_factory=dict)
     count: int = 0
     threads: int = field(default_factory=torch.get_num_threads)
+    skipped: int = 0
 
 
 @dataclass(frozen=True)
@@ -233,6 +258,36 @@ class Trainer:
         pairs = recipe.pairs_in(state.step)
         slots = range(fabric.global_rank, pairs, fabric.world_size)
         batches = [batch.to(fabric.device) for batch in recipe.batches(state.step, slots)]
+        skip: SkipStep | None = None
+        means: dict[str, Tensor] = {}
+        try:
+            if isinstance(recipe, OwnGradients):
+                means = recipe.backward(fabric, batches)
+            else:
+                means = self._backward(batches, pairs)
+        except SkipStep as reason:
+            skip = reason
+        norm = nn.utils.clip_grad_norm_(self._network.parameters(), self._config.clip or float("inf"))
+        stop = asked_to_stop()
+        flags = torch.tensor([float(flag) for flag in stop.values()], device=fabric.device)
+        shared = torch.stack([*means.values(), *flags])
+        values = [float(value) for value in fabric.all_reduce(shared, reduce_op="mean")]
+        losses = dict(zip(means, values, strict=False))
+        if skip is None:
+            self._check_finite(state.step, losses, float(norm))
+            self._wrapped_optimiser.step()
+            if self._average is not None and self._config.ema is not None:
+                _average(self._average, self._network, min(self._config.ema, (1 + state.step) / (10 + state.step)))
+            state.count += 1
+            state.sums = {name: state.sums.get(name, 0.0) + value for name, value in losses.items()}
+        else:
+            self._note_skip(state, skip)
+        state.step += 1
+        return {name: value > 0 for name, value in zip(stop, values[len(losses) :], strict=True)}
+
+    def _backward(self, batches: list[Any], pairs: int) -> dict[str, Tensor]:
+        """Adds up the gradients of the loss of all batches of a step, and gives its terms."""
+        recipe, fabric = self._recipe, self._fabric
         means = {name: torch.zeros((), device=fabric.device) for name in recipe.weights}
         for index, batch in enumerate(batches):
             with fabric.no_backward_sync(self._forward, enabled=index < len(batches) - 1):
@@ -240,19 +295,23 @@ class Trainer:
                 share = len(batch.infrared) / pairs * fabric.world_size  # gradients are averaged over processes
                 fabric.backward(_weighted(terms, recipe.weights) * share)
             means = {name: means[name] + term.detach() * share for name, term in terms.items()}
-        norm = nn.utils.clip_grad_norm_(self._network.parameters(), self._config.clip or float("inf"))
-        stop = asked_to_stop()
-        shared = torch.stack([*means.values(), *(norm.new_tensor(float(flag)) for flag in stop.values())])
-        values = [float(value) for value in fabric.all_reduce(shared, reduce_op="mean")]
-        losses = dict(zip(means, values, strict=False))
-        self._check_finite(state.step, losses, float(norm))
-        self._wrapped_optimiser.step()
-        if self._average is not None and self._config.ema is not None:
-            _average(self._average, self._network, min(self._config.ema, (1 + state.step) / (10 + state.step)))
-        state.step += 1
-        state.count += 1
-        state.sums = {name: state.sums.get(name, 0.0) + value for name, value in losses.items()}
-        return {name: value > 0 for name, value in zip(stop, values[len(losses) :], strict=True)}
+        return means
+
+    def _note_skip(self, state: State, reason: SkipStep) -> None:
+        """Counts a step that is left out.
+
+        Raises:
+            TrainingError: There were too many.
+        """
+        assert isinstance(self._recipe, OwnGradients)
+        state.skipped += 1
+        said = f"step {state.step + 1} is left out: {reason}"
+        if state.skipped > self._recipe.skip_limit:
+            raise TrainingError(
+                f"{said}. That is one more than the {self._recipe.skip_limit} steps that may be; the checkpoint of "
+                f"step {self._saved} is kept in {self._folder}"
+            )
+        say(self._console, said)
 
     def _check_finite(self, step: int, losses: Mapping[str, float], norm: float) -> None:
         values = {**losses, "gradient norm": norm}
@@ -266,13 +325,16 @@ class Trainer:
 
     def _log(self, state: State, reporter: Reporter, curves: SummaryWriter | None) -> None:
         """Writes the means since the last entry to history, curves and console."""
+        if not state.count:
+            return  # all steps since were left out
         losses = {name: total / state.count for name, total in state.sums.items()}
         losses = {"loss": sum(self._recipe.weights[name] * value for name, value in losses.items()), **losses}
         state.sums, state.count = {}, 0
         rates = reporter.show(state.step, losses)
         rate = float(self._optimiser.param_groups[0]["lr"])
         if curves is not None:
-            self._remember({"step": state.step, "lr": rate, **losses})
+            skipped = {"skipped": state.skipped} if state.skipped else {}
+            self._remember({"step": state.step, "lr": rate, **losses, **skipped})
             scalars = {**{f"train/{name}": value for name, value in losses.items()}, "train/lr": rate}
             scalars |= {f"rate/{name}": value for name, value in rates.items()}
             _draw(curves, state.step, scalars)
