@@ -628,6 +628,36 @@ def task(*settings: str, preset: str | None = None, out: Path | None = None) -> 
         print(f"best weights: {_validated(result)}; use them with: fuseloop evaluate --task-network {result.weights}")
 
 
+@train.command
+def closed_loop(*settings: str, preset: str | None = None, out: Path | None = None) -> None:
+    """Train the compensation by which one fusion network serves several task networks.
+
+    Fusion network and task networks stay as they are. The compensation learns from labelled data of each task. The
+    run folder gets checkpoints, curves, and the best weights by validation. The same command again continues a run
+    that was stopped or killed.
+
+    ```
+    fuseloop train closed-loop --preset cldyn --out runs/loop root=data
+    fuseloop train closed-loop --preset cldyn root=data tasks.0.task_network=runs/detector/best.safetensors
+    ```
+
+    Args:
+        settings: A configuration file, unless there is a preset, and key=value changes to it.
+        preset: A configuration that fuseloop ships, such as cldyn.
+        out: Run folder, in place of the one that the configuration names.
+    """
+    from fuseloop.engines.allocator import tune_allocator
+    from fuseloop.training.closed_loop import train
+    from fuseloop.training.config import ClosedLoopConfig, load_config
+
+    tune_allocator()
+    result = train(load_config(ClosedLoopConfig, *_configuration(ClosedLoopConfig, settings, preset, out)))
+    if result.weights is not None:
+        print(
+            f"best weights: {_validated(result)}; use them with: fuseloop fuse --fuser {result.weights} --for NETWORK"
+        )
+
+
 @data.command(name="layouts")
 def data_layouts(name: str | None = None, /) -> None:
     """List the data sets that can be read, or show how one lies on disk.

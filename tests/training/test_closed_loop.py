@@ -14,13 +14,14 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import fuseloop.fusers.weights
+from fuseloop.cli import main
 from fuseloop.datasets.synthetic import write_scenes
 from fuseloop.errors import ConfigurationError, FuseloopError, LabelError
 from fuseloop.fusers.loop_weights import read_loop
 from fuseloop.tasks.weights import build, write_weights
 from fuseloop.training import TrainingError
 from fuseloop.training.closed_loop import ClosedLoopRecipe, FirstLook, LoopLearner, parts_of, train
-from fuseloop.training.config import ClosedLoopConfig, load_config
+from fuseloop.training.config import ClosedLoopConfig, dump_config, load_config
 from fuseloop.training.gradient_rules import RULES
 from fuseloop.training.trainer import SkipStep, Trainer, launch
 
@@ -488,3 +489,13 @@ def test_ablations_are_changes_of_the_preset(kit, tmp_path, changes):
     found = gradients(recipe)
     assert bool(found.isfinite().all())
     assert found.any()
+
+
+def test_the_command_trains_and_says_how_to_use_the_weights(tiny, tmp_path, capsys):
+    (tmp_path / "tiny.yaml").write_text(dump_config(tiny(["ctdnet-18"])))
+    assert main(["train", "closed-loop", str(tmp_path / "tiny.yaml"), "stages.0.steps=1", "--out", str(tmp_path)]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"best weights: {tmp_path / 'best.safetensors'} (step 1 of 1, validation" in printed
+    assert f"fuseloop fuse --fuser {tmp_path / 'best.safetensors'} --for NETWORK" in printed
+    assert main(["train", "closed-loop", "--preset", "paper"]) == 2
+    assert "paper is a preset of `fuseloop train visual`" in capsys.readouterr().err
