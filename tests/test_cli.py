@@ -27,11 +27,15 @@ from fuseloop import cli
 from fuseloop.datasets.table import DATA_SETS
 from fuseloop.engines import ENGINES
 from fuseloop.errors import ImageError
+from fuseloop.fusers.loop_weights import shipped_loops, write_loop
+from fuseloop.fusers.requirement import Profile, read_profile
 from fuseloop.fusers.weights import known_weights, write_weights
 from fuseloop.metrics import metrics_of, score_frame
+from fuseloop.networks.semantic_compensation import SemanticCompensation
 from fuseloop.networks.vfn import VFN
 from fuseloop.pairs.images import Picture, read_image, write_image
 from fuseloop.pairs.video import VideoReader, VideoWriter
+from fuseloop.tasks import weights as task_weights
 from tools import command_page
 
 COMMAND = Path(sys.executable).with_name("fuseloop")
@@ -108,8 +112,8 @@ class TestHelp:
 
     @pytest.mark.parametrize(
         "command",
-        ["fuse", "score", "predict", "evaluate", "demo", "weights", "synthetic", "train", "train visual", "export",
-         "convert"],
+        ["fuse", "score", "predict", "evaluate", "profile", "cost", "demo", "weights", "synthetic", "train",
+         "train visual", "export", "convert"],
     )  # fmt: skip
     def test_explains_every_command_and_each_of_its_options(self, run, command):
         assert command.split()[0] in run("--help").output
@@ -305,6 +309,161 @@ class TestFuseVideos:
         ran = fuse("--infrared ir.mp4 --visible vis.mp4 --out fused.mp4 --depth 16")
         assert ran.code == 2
         assert "for images" in ran.errors
+
+
+@pytest.fixture(scope="session")
+def loop(tmp_path_factory) -> Path:
+    """A closed loop that is not trained but does something."""
+    path = tmp_path_factory.mktemp("loops") / "untrained.safetensors"
+    torch.manual_seed(0)
+    compensation = SemanticCompensation(width=64, vectors=8)
+    for blocks in (compensation.rsc_ir, compensation.rsc_vi):
+        torch.nn.init.normal_(blocks["a2si0"].zc.weight, std=5)
+    write_loop(path, VFN(), compensation, ["detection"])
+    return path
+
+
+@pytest.fixture(scope="session")
+def detector(tmp_path_factory) -> Path:
+    """A detector that is not trained, but whose batch norms have seen something, so that its feature says something."""
+    path = tmp_path_factory.mktemp("networks") / "detector.safetensors"
+    torch.manual_seed(0)
+    network = task_weights.build("yolov5n").train()
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 1.0  # one pass settles the statistics
+    with torch.no_grad():
+        network(torch.rand(2, 3, 96, 96))
+    task_weights.write_weights(path, network, "yolov5n")
+    return path
+
+
+class TestFuseForATaskNetwork:
+    @pytest.fixture
+    def fuse_for(self, run, loop, detector) -> Callable[[str], Ran]:
+        return lambda options: run(f"fuse --fuser {loop} --for {detector} --engine torch {options}")
+
+    def pixels(self, path: str) -> NDArray[np.generic]:
+        return read_image(path).pixels
+
+    def test_the_image_is_what_the_library_makes(self, fuse_for, loop, detector):
+        save_folders("a")
+        for options, out in (({}, "a"), ({"strength": 0.5}, "b"), ({"first_look": 0.5}, "c")):
+            flags = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in options.items())
+            ran = fuse_for(f"--infrared ir/a.png --visible vis/a.png --out {out}.png {flags}")
+            assert ran.code == 0, ran.errors
+            fuser = fuseloop.ClosedLoopFuser(loop, task_weights.load(detector), **options)
+            assert np.array_equal(self.pixels(f"{out}.png"), fuser("ir/a.png", "vis/a.png"))
+        assert not np.array_equal(self.pixels("a.png"), self.pixels("b.png"))
+
+    def test_strength_0_is_the_neutral_image(self, fuse_for, loop):
+        save_folders("a")
+        assert fuse_for("--infrared ir/a.png --visible vis/a.png --out a.png --strength 0").code == 0
+        fuser = fuseloop.ClosedLoopFuser(loop, feedback=Profile(torch.ones(1, 8, 4, 4), 1))
+        assert np.array_equal(self.pixels("a.png"), fuser.open_loop("ir/a.png", "vis/a.png"))
+
+    def test_folders_are_fused_frame_by_frame(self, fuse_for):
+        save_folders("a", "b")
+        assert fuse_for("--infrared ir --visible vis --out frame").code == 0
+        assert fuse_for("--infrared ir --visible vis --out previous --feedback previous").code == 0
+        assert np.array_equal(self.pixels("frame/a.png"), self.pixels("frame/b.png"))
+        assert np.array_equal(self.pixels("previous/b.png"), self.pixels("frame/b.png"))  # the same scene again
+        assert not np.array_equal(self.pixels("previous/a.png"), self.pixels("frame/a.png"))  # nothing was before
+
+    def test_videos_close_the_loop_over_time(self, fuse_for):
+        for name in ("ir.mp4", "vis.mp4"):
+            with VideoWriter(name, 12, 64, 48) as writer:
+                for index in range(3):
+                    writer.write(np.full((48, 64, 3), 40 * index, np.uint8))
+        ran = fuse_for("--infrared ir.mp4 --visible vis.mp4 --out fused.mp4 --feedback previous")
+        assert ran.code == 0, ran.errors
+        assert "3 frames" in ran.output
+
+    def test_a_profile_needs_no_task_network(self, run, loop, detector):
+        save_folders("a")
+        pairs = "--infrared ir --visible vis"
+        ran = run(f"profile --task-network {detector} --fuser {loop} --engine torch {pairs} --out p.safetensors")
+        assert ran.code == 0, ran.errors
+        assert ran.output.startswith("wrote p.safetensors, the mean of 1 of 1 pairs in ")
+        assert ran.output.rstrip().endswith("use it with: fuseloop fuse --feedback profile:p.safetensors")
+        own = f"fuse --fuser {loop} --engine torch {pairs}"
+        assert run(f"{own} --out profiled --feedback profile:p.safetensors").code == 0
+        assert run(f"{own} --out named --for none --feedback profile:p.safetensors").code == 0
+        assert run(f"{own} --out looked --for {detector}").code == 0
+        images = [self.pixels(f"{name}/a.png").astype(int) for name in ("profiled", "named", "looked")]
+        assert np.array_equal(images[0], images[1])
+        assert np.abs(images[0] - images[2]).max() <= 1
+
+    def test_a_profile_is_made_of_a_data_set_as_well(self, run, detector):
+        command = f"profile --task-network {detector} --dataset synthetic:2 --engine torch --out p.safetensors"
+        ran = run(command)
+        assert ran.code == 0, ran.errors
+        profile = read_profile("p.safetensors")
+        assert profile.frames == 2
+        assert profile.described == f"{detector} on synthetic:2"
+        again = run(command)
+        assert again.code == 2
+        assert "--overwrite" in again.errors
+
+    def test_a_broken_pair_is_left_out_of_a_profile(self, run, detector):
+        save_folders("a", "b")
+        Path("vis/b.png").write_text("no image")
+        command = f"profile --task-network {detector} --infrared ir --visible vis --engine torch --out"
+        ran = run(f"{command} p.safetensors")
+        assert ran.code == 1
+        assert "failed: b: vis/b.png" in ran.errors
+        assert "the mean of 1 of 2 pairs" in ran.output
+        Path("vis/a.png").write_text("no image")
+        assert run(f"{command} q.safetensors").code == 2
+        assert not Path("q.safetensors").exists()
+
+    @pytest.mark.parametrize(
+        ("command", "said"),
+        [
+            ("fuse {pair} --strength 0.5", "--strength is for a task network; give --for as well"),
+            ("fuse {pair} --first-look 0.5", "--first-look is for a task network; give --for as well"),
+            ("fuse {pair} --fuser {loop}", "holds a closed loop, which fuses for a task network: use --for NETWORK"),
+            ("fuse {pair} --fuser vfn --for {net}", "'vfn' is a fusion network without a closed loop"),
+            ("fuse {pair} --fuser {loop} --for yolov5z", "unknown task network 'yolov5z'"),
+            ("fuse {pair} --fuser {loop} --for {net} --strength 2", "from 0 to 1, not 2"),
+            ("fuse {pair} --fuser {loop} --for {net} --feedback farme", "did you mean 'frame'"),
+            ("fuse {pair} --fuser {loop} --feedback profile:{net}", "holds no profile"),
+            ("fuse {pair} --fuser {loop} --for {net} --engine onnxruntime --precision bf16", "no precision 'bf16'"),
+            ("profile --task-network {net} --out p.safetensors", "give --infrared and --visible, or --dataset"),
+            ("profile --task-network {net} --dataset synthetic:1 --out p.pt", "profiles are written as .safetensors"),
+            ("cost --size 640", "640x480"),
+            ("cost --size 4x640", "at least 8 pixels"),
+            ("cost --fuser vfn", "without a closed loop"),
+        ],
+    )
+    def test_mistakes_are_told_with_a_way_out(self, run, loop, detector, command, said):
+        save_folders("a")
+        pair = "--infrared ir/a.png --visible vis/a.png --out fused.png"
+        ran = run(command.format(pair=pair, loop=loop, net=detector))
+        assert ran.code == 2
+        assert said in ran.errors
+
+    @pytest.mark.skipif("cldyn" in shipped_loops(), reason="it is shipped")
+    @pytest.mark.parametrize("fuser", ["", "--fuser cldyn"])
+    def test_the_published_loop_says_that_it_is_not_shipped_yet(self, run, detector, fuser):
+        save_folders("a")
+        ran = run(f"fuse --infrared ir/a.png --visible vis/a.png --out fused.png --for {detector} {fuser}")
+        assert ran.code == 2
+        assert "no weights of the closed loop 'cldyn' are shipped yet" in ran.errors
+
+    def test_costs_are_counted_apart_for_each_size(self, run):
+        ran = run("cost --size 640x480 --size 96x64 --task-network yolov5s --task-network sod=ctdnet-18")
+        assert ran.code == 0
+        rows = {
+            cells[0]: cells[1:]
+            for line in ran.output.splitlines()
+            if len(cells := [cell.strip() for cell in line.split("│")[1:-1]]) == 4
+        }
+        assert rows["VFN, one pass"][:2] == ["34,761", "9.85"]
+        assert rows["RSC"][0] == "462,696"
+        assert rows["sod"][0] == "11,825,368"
+        assert rows["yolov5s"][0] == "7,027,720"
+        assert ran.errors == ""
 
 
 class TestScore:

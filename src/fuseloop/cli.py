@@ -14,7 +14,7 @@ from functools import partial
 from importlib.metadata import version
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 from cyclopts.types import PositiveInt
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from fuseloop.datasets.findings import Finding
     from fuseloop.evaluation.evaluate import Evaluation, Failure, Look, Uncertainty
     from fuseloop.evaluation.predict import Outcome as PredictOutcome
+    from fuseloop.fusers.closed_loop import ClosedLoopFuser
     from fuseloop.fusers.files import Job, Outcome
     from fuseloop.fusers.fuser import Fuser
     from fuseloop.pairs.images import Picture
@@ -110,9 +111,14 @@ def fuse(
     infrared: Path,
     visible: Path,
     out: Path,
-    fuser: str = "vfn",
+    fuser: str | None = None,
+    for_: Annotated[str | None, Parameter(name="--for")] = None,
+    strength: float | None = None,
+    feedback: str | None = None,
+    first_look: float | None = None,
     engine: EngineName = "openvino",
     precision: PrecisionName = "fp32",
+    device: DeviceName = "auto",
     infrared_levels: str = "auto",
     visible_levels: str = "full",
     align: Literal["none", "resize"] = "none",
@@ -128,14 +134,30 @@ def fuse(
     keep the stems of the visible images. A pair that cannot be fused is reported and the others are done. Outputs that
     exist are kept, so the same command continues a run that was interrupted.
 
+    With --for, a closed loop makes the images that a task network asks for, without labels.
+
+    ```
+    fuseloop fuse --infrared ir.png --visible vis.png --out fused.png --for yolov5s --fuser loop.safetensors
+    fuseloop fuse --infrared ir.mp4 --visible vis.mp4 --out fused.mp4 --for my/network --feedback previous
+    ```
+
     Args:
         infrared: Infrared image, folder or video.
         visible: Visible image, folder or video.
         out: Output image, folder or video.
-        fuser: Name of shipped weights (`fuseloop weights` lists them) or a weight file.
+        fuser: Name of shipped weights (`fuseloop weights` lists them) or a weight file; by default vfn, and for a task
+            network cldyn.
+        for_: Name of a task network, a weight file of one, or a folder that transformers wrote: what the images are
+            for.
+        strength: How much the images are changed for it, from 0 (not at all) to 1, the default.
+        feedback: Where its requirement comes from: frame, a first look at the same frame and the default; previous, the
+            frame before, so that it looks once a frame; or profile:FILE, what `fuseloop profile` wrote, with which no
+            task network is needed.
+        first_look: Size of the image of the first look as a share of the frame; below the default, 1, it costs less.
         engine: What runs the network; all give the same image within 1e-4.
         precision: fp32, or bf16, which is faster on processors that have it and, with the shipped weights, within
             2/255 on all but a few pixels in a million; onnxruntime has fp32 alone.
+        device: What runs the task network; auto takes a GPU where there is one.
         infrared_levels: What is black and what is white: full, percentile, percentile:LOW,HIGH, range:LOW,HIGH, or
             auto, which takes percentiles of 16-bit images and the full range of others.
         visible_levels: The same for the visible image.
@@ -166,7 +188,15 @@ def fuse(
     else:
         ending = ".mp4" if kind == "video" and out.is_dir() else format and f".{format}"
         jobs = [plan_file(infrared, visible, out, ending, overwrite=overwrite)]
-    loaded = _load(fuser, engine, precision, max_pixels)
+    loop_options = {"strength": strength, "feedback": feedback, "first_look": first_look}
+    given = {name: value for name, value in loop_options.items() if value is not None}
+    loaded: Fuser | ClosedLoopFuser
+    if for_ is not None or str(feedback).startswith("profile:"):
+        loaded = _load_loop(fuser or "cldyn", for_, given, engine, precision, max_pixels, device)
+    elif given:
+        raise ConfigurationError(f"--{next(iter(given)).replace('_', '-')} is for a task network; give --for as well")
+    else:
+        loaded = _load(fuser or "vfn", engine, precision, max_pixels)
     make_folder(jobs[0].stem.parent)
 
     def fuse_pair(infrared: Picture, visible: Picture) -> Picture:
@@ -326,7 +356,8 @@ def predict(
         images: Image or folder of images to look at as they are.
         infrared: Infrared image or folder of pairs to fuse.
         visible: Visible image or folder of pairs to fuse.
-        fuser: What fuses pairs: infrared, visible, mean, max, the name of shipped weights, or a weight file.
+        fuser: What fuses pairs: infrared, visible, mean, max, the name of shipped weights, or a weight file; a closed
+            loop fuses for the task network.
         threshold: Boxes with lower scores are left out.
         suffix: Ends of the infrared and the visible names that do not count in pairing: `_ir,_vis`.
         engine: What runs a fusion network.
@@ -342,7 +373,7 @@ def predict(
         raise ConfigurationError("--suffix is for pairs in folders")
 
     from fuseloop.evaluation.predict import Predictions, plan_images, plan_pairs, predict_files
-    from fuseloop.evaluation.sources import open_source
+    from fuseloop.evaluation.sources import LoopSource, open_source
     from fuseloop.reports.predictions import draw_prediction
 
     unpaired: list[Path] = []
@@ -354,11 +385,13 @@ def predict(
         assert images is not None
         jobs = plan_images(images)
     made = {} if source is None else {"fuser": source.describe()}
-    predictions = Predictions(out, _load_task_network(task_network, _device(device)), threshold, made)
+    network = _load_task_network(task_network, _device(device))
+    maker = source.bound(network) if isinstance(source, LoopSource) else source
+    predictions = Predictions(out, network, threshold, made)
     predictions.prepare(overwrite=overwrite)
     draw = partial(draw_prediction, threshold=threshold)
     return _run_predict(
-        partial(predict_files, jobs, predictions, draw, fuser=source, overwrite=overwrite), len(jobs), unpaired, out
+        partial(predict_files, jobs, predictions, draw, fuser=maker, overwrite=overwrite), len(jobs), unpaired, out
     )
 
 
@@ -376,6 +409,8 @@ def evaluate(
     csv: Path | None = None,
     overlays: Path | None = None,
     same: Texts | None = None,
+    strength: float = 1.0,
+    first_look: float = 1.0,
     batch: PositiveInt = 1,
     engine: EngineName = "openvino",
     device: DeviceName = "auto",
@@ -383,7 +418,8 @@ def evaluate(
 ) -> int:
     """Score what task networks see in what fusers make of a labelled data set.
 
-    Each pair is fused, rounded to 8 bits, and looked at by the task networks as they are. Every score is printed with
+    Each pair is fused, rounded to 8 bits, and looked at by the task networks as they are. A closed loop makes an image
+    of its own for each of them, from its first look and without the labels. Every score is printed with
     its bootstrap 95 % interval over the frames, and several fusers with their differences on the same frames. A frame
     that one of them cannot do is reported and left out for all.
 
@@ -393,8 +429,9 @@ def evaluate(
     ```
 
     Args:
-        fuser: What makes the images: infrared, visible, mean, max, the name of shipped weights, a weight file, or a
-            folder of images that were fused before; again for every one to compare. NAME=VALUE gives it a name.
+        fuser: What makes the images: infrared, visible, mean, max, the name of shipped weights, a weight file, also of
+            a closed loop, or a folder of images that were fused before; again for every one to compare. NAME=VALUE
+            gives it a name.
         task_network: Name of a task network, a weight file of one, or a folder that transformers wrote; again for
             several. NAME=VALUE gives it a name.
         retrain: Preset or configuration file of `fuseloop train task`: a task network is trained for each fuser on its
@@ -408,6 +445,8 @@ def evaluate(
         csv: Write a row for each score to this file.
         overlays: Write pictures of every frame, labels beside predictions, to this folder.
         same: Two names of one class, THEIRS=OURS: what the data set calls it, and the task network.
+        strength: How much closed loops change the images for a task network, from 0 to 1.
+        first_look: Size of the image of their first look as a share of the frame.
         batch: How many images of one size a task network sees at a time.
         engine: What runs fusion networks.
         device: What runs the task networks; auto takes a GPU where there is one.
@@ -438,7 +477,8 @@ def evaluate(
 
     tune_allocator()
     place = _device(device)
-    sources = {name: open_source(value, engine=engine) for name, value in fusers.items()}
+    opened = partial(open_source, engine=engine, strength=strength, first_look=first_look)
+    sources = {name: opened(value) for name, value in fusers.items()}
     task_networks: dict[str, TaskNetwork | dict[str, TaskNetwork]] = {
         name: _load_task_network(value, place) for name, value in networks.items()
     }
@@ -461,6 +501,123 @@ def evaluate(
         said += f"\nwrote {csv}"
     print(said)
     return PARTLY if evaluation.failures else DONE
+
+
+@app.command(sort_key=4)
+def profile(
+    *,
+    task_network: str,
+    out: Path,
+    infrared: Path | None = None,
+    visible: Path | None = None,
+    dataset: str | None = None,
+    fuser: str = "vfn",
+    infrared_levels: str = "auto",
+    visible_levels: str = "full",
+    suffix: str | None = None,
+    engine: EngineName = "openvino",
+    device: DeviceName = "auto",
+    overwrite: Flag = False,
+) -> int:
+    """Store what a task network requires of images on average, for fusing without it.
+
+    Pairs are fused neutrally and looked at, without labels; the mean requirement goes to OUT. `fuseloop fuse
+    --feedback profile:OUT` then closes the loop without running the task network.
+
+    ```
+    fuseloop profile --task-network yolov5s --dataset msrs:data/MSRS:train --out yolov5s.safetensors
+    fuseloop profile --task-network my/network --infrared thermal --visible colour --out mine.safetensors
+    ```
+
+    Args:
+        task_network: Name of a task network, a weight file of one, or a folder that transformers wrote.
+        out: The file to write, FILE.safetensors.
+        infrared: Infrared image or folder.
+        visible: Visible image or folder.
+        dataset: Pairs of a data set instead, as `fuseloop evaluate` takes them.
+        fuser: Name of shipped weights or a weight file, also of a closed loop: the one that will fuse.
+        infrared_levels: What is black and what is white, see `fuseloop fuse`.
+        visible_levels: The same for the visible images.
+        suffix: Ends of the infrared and the visible names that do not count in pairing: `_ir,_vis`.
+        engine: What runs the fusion network.
+        device: What runs the task network; auto takes a GPU where there is one.
+        overwrite: Replace a file that exists.
+    """
+    if (infrared is None) != (visible is None) or (infrared is None) == (dataset is None):
+        raise ConfigurationError("give --infrared and --visible, or --dataset")
+    if suffix is not None and dataset is not None:
+        raise ConfigurationError("--suffix is for pairs in folders")
+
+    from fuseloop.fusers.fuser import Fuser
+    from fuseloop.fusers.loop_weights import find_loop, is_loop, read_loop
+    from fuseloop.fusers.requirement import ProfileMaker, write_profile
+    from fuseloop.pairs.atomic import check_target
+    from fuseloop.weights.files import SUFFIX
+
+    check_target(out, overwrite=overwrite)
+    if out.suffix != SUFFIX:
+        raise ConfigurationError(f"profiles are written as {SUFFIX} files, got {out}")
+    pairs, unpaired = _profiled_pairs(infrared, visible, dataset, _suffixes(suffix))
+    network = _load_task_network(task_network, _device(device))
+    neutral = Fuser(read_loop(find_loop(fuser)).network, engine=engine) if is_loop(fuser) else _load(fuser, engine)
+    maker = ProfileMaker(neutral, network)
+    began = time.monotonic()
+    failed = 0
+    with _progress() as progress:
+        for path in unpaired:
+            _say("no partner", str(path), progress.console)
+        task = progress.add_task("looking", total=len(pairs))
+        for name, read in pairs:
+            try:
+                maker.add(*read(), infrared_levels=infrared_levels, visible_levels=visible_levels)
+            except FuseloopError as error:
+                failed += 1
+                _say("failed", f"{name}: {error}", progress.console)
+            progress.advance(task)
+    if not maker.frames:
+        _say("error", f"no pair could be looked at, so {out} was not written")
+        return NOTHING
+    pairs_are = dataset or f"{infrared}, {visible}"
+    write_profile(out, maker.profile(f"{task_network} on {pairs_are}"), overwrite=overwrite)
+    said = f"wrote {out}, the mean of {maker.frames} of {len(pairs)} pairs in {time.monotonic() - began:.1f} s"
+    print(f"{said}; use it with: fuseloop fuse --feedback profile:{out}")
+    return PARTLY if failed else DONE
+
+
+@app.command(sort_key=6)
+def cost(*, task_network: Texts | None = None, size: Texts | None = None, fuser: str | None = None) -> None:
+    """Count what the parts of the closed loop cost: parameters and multiply-accumulates.
+
+    Fusion network, compensation (RSC) and task network are counted apart, for frames of each size. The compensation
+    costs more or less with the kernels that it chooses. Nothing is computed.
+
+    ```
+    fuseloop cost --size 640x480 --size 1024x768 --task-network yolov5s --task-network ctdnet-18
+    ```
+
+    Args:
+        task_network: Name of a task network, a weight file of one, or a folder that transformers wrote, by default
+            yolov5s; again for several. NAME=VALUE gives it a name.
+        size: Width and height of the frames, by default 640x480; again for several.
+        fuser: Weight file of a closed loop; by default the sizes of the published one.
+    """
+    from fuseloop.evaluation.costs import tables
+    from fuseloop.evaluation.naming import named
+    from fuseloop.fusers.loop_weights import Loop, find_loop, read_loop
+    from fuseloop.networks.semantic_compensation import SemanticCompensation
+    from fuseloop.networks.vfn import VFN
+    from fuseloop.tasks.weights import NETWORKS, build
+
+    sizes = [_size(text) for text in size or ["640x480"]]
+    if any(min(sides) < VFN.minimum_side for sides in sizes):
+        raise ConfigurationError(f"frames have at least {VFN.minimum_side} pixels on each side")
+    loop = Loop(VFN(), SemanticCompensation()) if fuser is None else read_loop(find_loop(fuser))
+    networks = {
+        name: build(value) if value in NETWORKS else _load_task_network(value, "cpu")
+        for name, value in named(task_network or ["yolov5s"], "--task-network").items()
+    }
+    for made in tables(loop, networks, sizes):
+        _print_table(made)
 
 
 @app.command(sort_key=5)
@@ -503,14 +660,17 @@ def weights(name: str | None = None, /) -> None:
     Args:
         name: Weights whose card to show: data, training, scores, terms.
     """
-    from fuseloop.fusers.weights import SHIPPED, find_weights
+    from fuseloop.fusers.loop_weights import find_loop, shipped_loops
+    from fuseloop.fusers.weights import LOOPS, SHIPPED, find_weights
     from fuseloop.weights.files import read_card
 
     if name is not None:
-        print(read_card(find_weights(name)) or f"{name} has no card")
+        print(read_card(find_loop(name) if name in LOOPS else find_weights(name)) or f"{name} has no card")
         return
     for known, purpose in SHIPPED.items():
         print(f"{known}: {purpose} ({find_weights(known).stat().st_size / 1e3:.0f} kB)")
+    for loop in shipped_loops():
+        print(f"{loop}: {LOOPS[loop]} ({find_loop(loop).stat().st_size / 1e3:.0f} kB)")
     print("fuseloop weights NAME shows a card")
 
 
@@ -566,10 +726,8 @@ def synthetic(
     """
     from fuseloop.datasets.synthetic import write_scenes
 
-    width, x, height = size.partition("x")
-    if not (x and width.isdecimal() and height.isdecimal()):
-        raise ConfigurationError(f"--size {size} is not of the form WIDTHxHEIGHT, such as 640x480")
-    stems = write_scenes(out, count, seed, height=int(height), width=int(width), overwrite=overwrite)
+    width, height = _size(size)
+    stems = write_scenes(out, count, seed, height=height, width=width, overwrite=overwrite)
     print(f"wrote {len(stems)} pairs with their labels into {out}")
 
 
@@ -797,6 +955,14 @@ def _suffixes(text: str | None) -> tuple[str, str]:
     return ends[0], ends[1]
 
 
+def _size(text: str) -> tuple[int, int]:
+    """Width and height of "640x480"."""
+    width, x, height = text.partition("x")
+    if not (x and width.isdecimal() and height.isdecimal()):
+        raise ConfigurationError(f"--size {text} is not of the form WIDTHxHEIGHT, such as 640x480")
+    return int(width), int(height)
+
+
 def _spread_threads(jobs: int) -> None:
     """Gives each of several frames at a time one thread of PyTorch, and a single frame all of them.
 
@@ -815,6 +981,27 @@ def _load(weights: str, engine: str, precision: PrecisionName = "fp32", max_pixe
 
     tune_allocator()
     return Fuser(read_weights(find_weights(weights)), engine=engine, precision=precision, max_pixels=max_pixels)
+
+
+def _load_loop(
+    weights: str,
+    network: str | None,
+    options: dict[str, Any],
+    engine: str,
+    precision: PrecisionName,
+    max_pixels: int | None,
+    device: DeviceName,
+) -> ClosedLoopFuser:
+    """A closed loop for a task network, which is not loaded where a profile stands for it."""
+    from fuseloop.engines.allocator import tune_allocator
+    from fuseloop.fusers.closed_loop import ClosedLoopFuser
+    from fuseloop.fusers.loop_weights import find_loop, read_loop
+
+    tune_allocator()
+    loop = read_loop(find_loop(weights))
+    profiled = str(options.get("feedback")).startswith("profile:")
+    task_network = None if network is None or profiled else _load_task_network(network, _device(device))
+    return ClosedLoopFuser(loop, task_network, **options, engine=engine, precision=precision, max_pixels=max_pixels)
 
 
 def _device(name: DeviceName) -> str:
@@ -856,6 +1043,36 @@ def _two_names(text: str) -> tuple[str, str]:
     if not theirs or not ours:
         raise ConfigurationError(f"--same {text} is not of the form THEIRS=OURS, such as people=person")
     return theirs, ours
+
+
+def _profiled_pairs(
+    infrared: Path | None, visible: Path | None, dataset: str | None, suffixes: tuple[str, str]
+) -> tuple[list[tuple[str, Callable[[], tuple[Picture, Picture]]]], list[Path]]:
+    """The name of each pair and what reads it, and the images without a partner."""
+    from fuseloop.pairs.images import Picture, read_image
+
+    if dataset is not None:
+        from fuseloop.datasets.files import open_labelled
+
+        labelled = open_labelled(dataset, "skip")
+        _print_broken(labelled.left_out)
+
+        def read_labelled(index: int) -> tuple[Picture, Picture]:
+            pair = labelled[index]
+            return Picture(pair.infrared), Picture(pair.visible)
+
+        return [(f"pair {index}", partial(read_labelled, index)) for index in range(len(labelled))], []
+    assert infrared is not None
+    assert visible is not None
+    if _kind_of_all(infrared, visible) == "video":
+        raise ConfigurationError("profiles are made of images; give folders of the frames")
+    from fuseloop.evaluation.predict import plan_pairs
+
+    def read_files(files: tuple[Path, ...]) -> tuple[Picture, Picture]:
+        return read_image(files[0]), read_image(files[1])
+
+    jobs, unpaired = plan_pairs(infrared, visible, suffixes=suffixes)
+    return [(job.name, partial(read_files, job.files)) for job in jobs], unpaired
 
 
 def _overlay_writer(folder: Path, overwrite: bool) -> Callable[[Look], None]:

@@ -11,7 +11,9 @@ import pytest
 import torch
 
 from fuseloop import cli
+from fuseloop.fusers.loop_weights import write_loop
 from fuseloop.fusers.weights import write_weights
+from fuseloop.networks.semantic_compensation import SemanticCompensation
 from fuseloop.networks.vfn import VFN
 from fuseloop.pairs.images import Picture, write_image
 from tests.evaluation.fakes import Painted, painted_networks
@@ -46,6 +48,18 @@ def weights(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "untrained.safetensors"
     torch.manual_seed(0)
     write_weights(path, VFN(1))
+    return path
+
+
+@pytest.fixture(scope="session")
+def loop(tmp_path_factory) -> Path:
+    """A closed loop that is not trained but does something."""
+    path = tmp_path_factory.mktemp("loops") / "loop.safetensors"
+    torch.manual_seed(0)
+    compensation = SemanticCompensation(width=64, vectors=8)
+    for blocks in (compensation.rsc_ir, compensation.rsc_vi):
+        torch.nn.init.normal_(blocks["a2si0"].zc.weight, std=5)
+    write_loop(path, VFN(), compensation, ["detection"])
     return path
 
 

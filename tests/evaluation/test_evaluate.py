@@ -12,7 +12,8 @@ from fuseloop.datasets.findings import Finding
 from fuseloop.datasets.synthetic import SEGMENTATION_NAMES
 from fuseloop.errors import ConfigurationError, ImageError, LabelError, PairError
 from fuseloop.evaluation.evaluate import Look, evaluate, uncertainty
-from fuseloop.evaluation.sources import RuleSource
+from fuseloop.evaluation.sources import RuleSource, open_source
+from fuseloop.fusers.closed_loop import ClosedLoopFuser
 from fuseloop.metrics.task_scores import differences
 from tests.evaluation.fakes import Painted, PaintedDetector, PaintedSaliency, PaintedSegmenter, painted_networks
 
@@ -203,6 +204,34 @@ class TestFailures:
     def test_something_must_be_looked_at_by_something(self, networks, fusers):
         with pytest.raises(ConfigurationError, match="a task network and a fuser"):
             evaluate(networks, fusers, Painted())
+
+
+class TestClosedLoops:
+    def test_each_task_network_gets_an_image_of_its_own(self, loop):
+        class Contrary(PaintedSaliency):
+            def run(self, prepared):
+                raw, feature = super().run(prepared)
+                return raw, feature.flip(1, 3) - 2
+
+        networks = {**painted_networks(), "contrary": Contrary()}
+        looks: list[Look] = []
+        pairs = Painted(2)
+        found = evaluate(networks, {"loop": open_source(str(loop)), **RULES}, pairs, look=looks.append)
+        assert set(found.scores) == set(networks)
+        seen = {(look.network, look.frame): look.image for look in looks if look.fuser == "loop"}
+        assert len(seen) == 2 * len(networks)
+        for (name, frame), image in seen.items():
+            pair = next(pair for pair in (pairs[0], pairs[1]) if pair.name == frame)
+            expected = ClosedLoopFuser(loop, networks[name].eval())(pair.infrared, pair.visible)
+            assert np.array_equal(image, expected), name
+        assert not np.array_equal(seen["saliency", "frame1"], seen["contrary", "frame1"])
+
+    def test_all_images_of_a_loop_count_in_its_hash(self, loop):
+        source, pairs = {"loop": open_source(str(loop))}, Painted(2)
+        networks = painted_networks()
+        alone = evaluate({"detector": networks["detector"]}, source, pairs).images["loop"]
+        assert evaluate(networks, source, pairs).images["loop"] != alone
+        assert evaluate({"detector": networks["detector"]}, source, pairs).images["loop"] == alone
 
 
 class TestUncertainty:

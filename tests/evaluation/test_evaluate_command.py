@@ -10,8 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import fuseloop
+from fuseloop.fusers.weights import write_weights as fusion_weights
 from fuseloop.pairs.images import read_image
 from fuseloop.tasks.weights import build, write_weights
+from tests.evaluation.fakes import PaintedSaliency, painted_networks
 
 DATA = "--dataset msrs:data:test"
 ALL = "--task-network detector --task-network segmenter --task-network saliency"
@@ -132,6 +135,41 @@ class TestWhatItWrites:
         ran = run("evaluate --fuser max --task-network narrow.safetensors --dataset synthetic:2:7 --json all.json")
         assert ran.code == 0
         assert read()["dataset"]["description"] == "2 synthetic scenes of 320x240, seed 7"
+
+
+class TestClosedLoops:
+    def test_it_is_scored_beside_others_and_recorded(self, run, data, loop):
+        ran = run(f"evaluate --fuser visible --fuser {loop} {ALL} {DATA} --engine torch --json all.json")
+        assert ran.code == 0, ran.errors
+        content = read()
+        assert content["fusers"]["loop"]["kind"] == "closed loop"
+        assert {name for name, of_fuser in content["scores"].items() if "loop" in of_fuser} == {*painted_networks()}
+
+    def test_strength_0_scores_as_the_fusion_network_alone(self, run, data, loop):
+        alone = fuseloop.ClosedLoopFuser(loop, painted_networks()["saliency"], strength=0).neutral.network
+        fusion_weights("alone.safetensors", alone)
+        command = f"evaluate --fuser {loop} --fuser alone.safetensors {ALL} {DATA} --engine torch --strength 0"
+        assert run(f"{command} --json all.json").code == 0
+        content = read()
+        for of_fuser in content["scores"].values():
+            assert of_fuser["loop"] == of_fuser["alone"]
+
+    def test_a_network_without_a_usable_feature_is_named(self, run, data, loop, monkeypatch):
+        def flat(self, prepared):
+            return (prepared * 255).round(), prepared.mean(dim=(2, 3))
+
+        monkeypatch.setattr(PaintedSaliency, "run", flat)
+        ran = run(f"evaluate --fuser {loop} --task-network saliency {DATA} --engine torch")
+        assert ran.code == 2
+        assert "saliency: loop: the closed loop feeds back a map B×C×h×w or tokens B×N×C" in ran.errors
+
+    def test_predictions_are_of_the_image_for_their_network(self, run, data, loop):
+        pairs = "--infrared data/test/ir --visible data/test/vi"
+        ran = run(f"predict {pairs} --fuser {loop} --engine torch --task-network saliency --out seen")
+        assert ran.code == 0, ran.errors
+        fuser = fuseloop.ClosedLoopFuser(loop, painted_networks()["saliency"])
+        image = fuser("data/test/ir/frame1.png", "data/test/vi/frame1.png")
+        assert np.array_equal(read_image("seen/saliency/frame1.png").pixels, image[..., 1])
 
 
 class TestWhatGoesWrong:

@@ -12,11 +12,13 @@ import fuseloop
 from fuseloop.datasets.labelled import LabelledPair
 from fuseloop.datasets.synthetic import generate
 from fuseloop.errors import ConfigurationError, PairError, WeightsError
-from fuseloop.evaluation.sources import FolderSource, FuserSource, RuleSource, open_source
+from fuseloop.evaluation.sources import FolderSource, FuserSource, LoopSource, RuleSource, open_source
+from fuseloop.fusers.loop_weights import shipped_loops
 from fuseloop.fusers.rules import RULES
 from fuseloop.fusers.weights import write_weights
 from fuseloop.networks.vfn import VFN
 from fuseloop.pairs.images import Picture, write_image
+from tests.evaluation.fakes import PaintedSaliency
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +84,28 @@ class TestFusers:
         path.write_text("no weights")
         with pytest.raises(WeightsError):
             open_source(str(path))
+
+
+class TestClosedLoops:
+    def test_an_image_is_that_of_the_loop_for_the_network(self, pair, loop):
+        network = PaintedSaliency()
+        source = open_source(str(loop), strength=0.5)
+        assert isinstance(source, LoopSource)
+        expected = fuseloop.ClosedLoopFuser(loop, network, strength=0.5)(pair.infrared, pair.visible)
+        assert np.array_equal(source.bound(network).image(pair), expected)
+
+    def test_it_says_what_the_images_depend_on(self, loop):
+        source = open_source(str(loop), engine="onnxruntime", strength=0.5, first_look=0.25)
+        said = source.describe()
+        assert said == source.bound(PaintedSaliency()).describe()
+        assert (said["kind"], said["engine"], said["tasks"]) == ("closed loop", "onnxruntime", ["detection"])
+        assert (said["strength"], said["first_look"]) == (0.5, 0.25)
+        assert len(said["weights_sha256"]) == 64
+
+    @pytest.mark.skipif("cldyn" in shipped_loops(), reason="it is shipped")
+    def test_the_published_loop_says_that_it_is_not_shipped_yet(self):
+        with pytest.raises(WeightsError, match="no weights of the closed loop 'cldyn' are shipped yet"):
+            open_source("cldyn")
 
 
 class TestFolders:

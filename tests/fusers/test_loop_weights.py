@@ -10,8 +10,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from fuseloop.errors import ConfigurationError, WeightsError
-from fuseloop.fusers.loop_weights import LOOPS, Loop, find_loop, is_loop, read_loop, shipped_loops, write_loop
-from fuseloop.fusers.weights import load, write_weights
+from fuseloop.fusers.loop_weights import Loop, find_loop, is_loop, read_loop, shipped_loops, write_loop
+from fuseloop.fusers.weights import LOOPS, load, write_weights
 from fuseloop.networks.semantic_compensation import SemanticCompensation
 from fuseloop.networks.vfn import VFN
 
@@ -91,6 +91,8 @@ def test_a_fusion_network_alone_is_told_from_a_loop(tmp_path: Path, file: Path):
         find_loop("vfn")
     with pytest.raises(WeightsError, match="holds a closed loop, which fuses for a task network: use --for"):
         load(file)
+    with pytest.raises(WeightsError, match="'cldyn' is a closed loop, which fuses for a task network"):
+        load("cldyn")
 
 
 @pytest.mark.skipif("cldyn" in shipped_loops(), reason="it is shipped")

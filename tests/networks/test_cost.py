@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fuseloop.networks.cost import multiply_accumulates, parameter_count
+from fuseloop.networks.cost import compensation_cost, multiply_accumulates, parameter_count
+from fuseloop.networks.semantic_compensation import SemanticCompensation, responses
 from fuseloop.networks.vfn import VFN
 
 
@@ -53,3 +54,25 @@ def test_a_network_costs_the_same_on_the_meta_device():
 
 def test_parameters_count_whether_they_are_trained_or_not():
     assert parameter_count(VFN()) == parameter_count(VFN().requires_grad_(False)) == 34_761
+
+
+def test_a_compensation_costs_what_it_does_between_the_least_and_the_most():
+    torch.manual_seed(0)
+    compensation = SemanticCompensation(3).eval()
+    features, feature = torch.rand(1, 8, 40, 56), torch.rand(1, 512, 2, 3)
+    requirement = compensation.describe(feature)
+    here = sum(multiply_accumulates(compensation, level, features, features, requirement) for level in range(2))
+    cost = compensation_cost(compensation, 40, 56, (1, 512, 2, 3))
+    assert cost.least <= here <= cost.most
+    assert cost.most - cost.least == 4 * 4 * 8 * 64 * 40 * 56  # 4 blocks of 4 branches: 8 more taps of 64 weights
+    adaptation = compensation.rsc_ir["a2si0"].adapt(features, requirement, compensation.bank)
+    for configuration, taps in ((0, 1), (2, 9)):
+        one = adaptation._replace(configurations=torch.full_like(adaptation.configurations, configuration))
+        assert multiply_accumulates(responses, features, one) == 4 * 64 * taps * 40 * 56
+
+
+def test_the_published_compensation_costs_what_its_image_branch_costs():
+    """78,336 multiply-accumulates a pixel and modality for one pooled vector, and 576 for another."""
+    cost = compensation_cost(SemanticCompensation(reference_compat=True), 96, 128, (1, 512, 3, 4))
+    fixed = 2 * (78_336 + 576 + 64) * 96 * 128
+    assert fixed < cost.least - 2 * 4 * 64 * 96 * 128 < 1.05 * fixed

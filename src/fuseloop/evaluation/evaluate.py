@@ -22,7 +22,7 @@ from torch import Tensor
 from fuseloop.datasets.labelled import LabelledPair, LabelledPairs
 from fuseloop.errors import ConfigurationError, FuseloopError, LabelError
 from fuseloop.evaluation.classes import ClassMatch, check_same, match_classes
-from fuseloop.evaluation.sources import ImageSource
+from fuseloop.evaluation.sources import LoopSource, Source
 from fuseloop.metrics.task_scores import Interval, TaskScores, differences, intervals
 from fuseloop.networks.modes import looking
 from fuseloop.tasks.protocol import Prediction, Target, TaskNetwork
@@ -109,7 +109,7 @@ class Uncertainty:
 
 def evaluate(
     networks: Networks,
-    fusers: Mapping[str, ImageSource],
+    fusers: Mapping[str, Source],
     pairs: LabelledPairs,
     *,
     batch: int = 1,
@@ -123,7 +123,7 @@ def evaluate(
 
     Args:
         networks: The task networks.
-        fusers: What makes the images, by name.
+        fusers: What makes the images, by name. A closed loop makes one for each task network.
         pairs: The labelled pairs. Frames that are broken are in `left_out` already, or raise when they are read.
         batch: How many images of one size a network sees at a time.
         same: Classes of the data set that the networks have under other names, see `match_classes`.
@@ -209,11 +209,17 @@ class _Run:
     def __init__(
         self,
         networks: Mapping[str, Mapping[str, TaskNetwork]],
-        fusers: Mapping[str, ImageSource],
+        fusers: Mapping[str, Source],
         matches: Mapping[str, ClassMatch],
         look: Callable[[Look], None] | None,
     ) -> None:
-        self.networks, self.fusers, self.matches, self.look = networks, fusers, matches, look
+        self.networks, self.matches, self.look = networks, matches, look
+        self.makers = {
+            fuser: {name: source.bound(networks[name][fuser]) for name in networks}
+            if isinstance(source, LoopSource)
+            else {"": source}
+            for fuser, source in fusers.items()
+        }
         self.frames: list[str] = []
         self.kept: dict[tuple[str, str], list[Any]] = {(n, fuser): [] for n in networks for fuser in fusers}
         self.pixels = {name: sha256() for name in fusers}
@@ -221,17 +227,19 @@ class _Run:
     def add(self, pairs: Sequence[LabelledPair]) -> dict[str, Failure]:
         """Scores frames, and gives those that could not be scored by all."""
         failed: dict[str, Failure] = {}
-        images: dict[str, dict[str, Pixels]] = {pair.name: {} for pair in pairs}
+        images: dict[str, dict[tuple[str, str], Pixels]] = {pair.name: {} for pair in pairs}
         targets: dict[str, dict[str, Target]] = {}
         kept: dict[str, dict[tuple[str, str], Any]] = {pair.name: {} for pair in pairs}
         for pair in pairs:
             with _noting(failed, [pair.name]):
                 targets[pair.name] = {name: match.target(pair) for name, match in self.matches.items()}
-            for fuser, source in self.fusers.items():
-                with _noting(failed, [pair.name], fuser):
-                    images[pair.name][fuser] = source.image(pair)
+            for fuser, makers in self.makers.items():
+                for name, source in makers.items():
+                    with _noting(failed, [pair.name], *([name] if name else []), fuser):
+                        images[pair.name][fuser, name] = source.image(pair)
         for name, fuser in self.kept:
-            sound = {pair.name: images[pair.name][fuser] for pair in pairs if pair.name not in failed}
+            key = (fuser, name if name in self.makers[fuser] else "")
+            sound = {pair.name: images[pair.name][key] for pair in pairs if pair.name not in failed}
             network = self.networks[name][fuser]
             for frames in _of_one_size(sound):
                 found: list[Prediction] = []
@@ -245,10 +253,10 @@ class _Run:
                             self.look(Look(frame, fuser, name, sound[frame], prediction, target, network.classes))
         for frame in [pair.name for pair in pairs if pair.name not in failed]:
             self.frames.append(frame)
-            for fuser, pixels in images[frame].items():
+            for (fuser, _), pixels in images[frame].items():
                 self.pixels[fuser].update(np.ascontiguousarray(pixels).data)
-            for key, one in kept[frame].items():
-                self.kept[key].append(one)
+            for looked, one in kept[frame].items():
+                self.kept[looked].append(one)
         return failed
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from fuseloop.evaluation.evaluate import Evaluation, Networks, Uncertainty
-from fuseloop.evaluation.sources import ImageSource
+from fuseloop.evaluation.sources import Source
 from fuseloop.metrics.task_scores import Interval, TaskScores
 from fuseloop.pairs.atomic import written_aside
 from fuseloop.scoring.tables import TextTable
@@ -50,7 +50,7 @@ class Asked(NamedTuple):
     dataset: str
     described: str
     networks: Networks
-    fusers: Mapping[str, ImageSource]
+    fusers: Mapping[str, Source]
     settings: Mapping[str, Any]
 
 

@@ -9,7 +9,7 @@ import difflib
 import os
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -18,12 +18,15 @@ from numpy.typing import NDArray
 from fuseloop.datasets.labelled import LabelledPair
 from fuseloop.datasets.pixels import read_visible
 from fuseloop.errors import ConfigurationError, PairError
+from fuseloop.fusers.closed_loop import ClosedLoopFuser
 from fuseloop.fusers.fuser import Fuser
+from fuseloop.fusers.loop_weights import Loop, find_loop, is_loop, read_loop
 from fuseloop.fusers.rules import RULES
-from fuseloop.fusers.weights import SHIPPED, find_weights, load
+from fuseloop.fusers.weights import LOOPS, SHIPPED, find_weights, load
 from fuseloop.pairs.folders import list_images, some_names
 from fuseloop.pairs.images import Picture
 from fuseloop.pairs.levels import Limits, from_unit
+from fuseloop.tasks.protocol import TaskNetwork
 from fuseloop.weights.files import SHARED, SUFFIX
 
 Pixels = NDArray[np.uint8]
@@ -89,6 +92,67 @@ class FuserSource:
         return said | ({} if self.weights is None else {"weights_sha256": file_hash(self.weights)})
 
 
+class LoopSource:
+    """A closed loop, which makes an image of its own for each task network.
+
+    Args:
+        loop: Its networks.
+        weights: Their file, where there is one.
+        engine: What runs the fusion network.
+        strength: See `ClosedLoopFuser`.
+        first_look: See `ClosedLoopFuser`.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        weights: Path | None = None,
+        *,
+        engine: str = "torch",
+        strength: float = 1.0,
+        first_look: float = 1.0,
+    ) -> None:
+        self.loop, self.weights = loop, weights
+        self.engine, self.strength, self.first_look = engine, strength, first_look
+
+    def bound(self, network: TaskNetwork) -> ImageSource:
+        """What makes the images for a task network.
+
+        Raises:
+            ConfigurationError: The strength or the first look is out of range.
+        """
+        fuser = ClosedLoopFuser(
+            self.loop, network, engine=self.engine, strength=self.strength, first_look=self.first_look
+        )
+        return _Customised(fuser, self)
+
+    def describe(self) -> dict[str, Any]:
+        """What it is, for JSON."""
+        said: dict[str, Any] = {"kind": "closed loop", "network": type(self.loop.network).__name__}
+        said |= {"engine": self.engine, "strength": self.strength, "first_look": self.first_look}
+        said |= {"tasks": list(self.loop.tasks)}
+        return said | ({} if self.weights is None else {"weights_sha256": file_hash(self.weights)})
+
+
+class _Customised:
+    """Images of a closed loop for one task network."""
+
+    def __init__(self, fuser: ClosedLoopFuser, source: LoopSource) -> None:
+        self.fuser, self.source = fuser, source
+
+    def image(self, pair: LabelledPair) -> Pixels:
+        """See `ImageSource`."""
+        return self.fuser.fuse_picture(Picture(pair.infrared), Picture(pair.visible)).pixels
+
+    def describe(self) -> dict[str, Any]:
+        """See `ImageSource`."""
+        return self.source.describe()
+
+
+Source: TypeAlias = ImageSource | LoopSource
+"""What makes one image for all task networks, or one for each."""
+
+
 class FolderSource:
     """Images that were fused before, found by the names of the pairs.
 
@@ -142,26 +206,31 @@ class FolderSource:
         return found[0]
 
 
-def open_source(text: str, *, engine: str = "torch") -> ImageSource:
+def open_source(text: str, *, engine: str = "torch", strength: float = 1.0, first_look: float = 1.0) -> Source:
     """What gives the images.
 
     Args:
-        text: A rule (infrared, visible, mean, max), the name of shipped weights, a weight file, or a folder of fused
-            images; names come before folders that are called so.
+        text: A rule (infrared, visible, mean, max), the name of shipped weights or of a closed loop, a weight file of
+            either, or a folder of fused images; names come before folders that are called so.
         engine: What runs fusion networks.
+        strength: Of a closed loop, see `ClosedLoopFuser`.
+        first_look: Of a closed loop, see `ClosedLoopFuser`.
 
     Raises:
         ConfigurationError: It is none of these; the message lists the names.
-        WeightsError: The weight file is corrupt or foreign.
+        WeightsError: The weight file is corrupt or foreign, or no weights of the closed loop are shipped.
         PairError: The folder holds no images.
     """
     if text in RULES:
         return RuleSource(text)
+    if is_loop(text):
+        file = find_loop(text)
+        return LoopSource(read_loop(file), file, engine=engine, strength=strength, first_look=first_look)
     path = Path(text)
     if text not in SHIPPED and os.path.isdir(path) and not os.path.isfile(path / SHARED):
         return FolderSource(path)
     if text not in SHIPPED and not os.path.exists(path):
-        known = [*RULES, *SHIPPED]
+        known = [*RULES, *SHIPPED, *LOOPS]
         near = difflib.get_close_matches(text.lower(), known, n=1)
         raise ConfigurationError(
             f"unknown fuser {text!r}; " + (f"did you mean {near[0]!r}? " if near else "") + f"Give one of "

@@ -53,7 +53,7 @@ class ClosedLoopFuser:
     A fuser is not safe to share between threads.
 
     Args:
-        loop: A name of `fuseloop.fusers.loop_weights.LOOPS`, the weight file of a closed loop, or its networks, whose
+        loop: A name of `fuseloop.fusers.weights.LOOPS`, the weight file of a closed loop, or its networks, whose
             weights are taken as they are now.
         task_network: Any network behind the task protocol, also one that the loop was not trained with; on any device.
             None where a profile stands for it. It looks in evaluation mode and is left as it was.

@@ -18,15 +18,12 @@ from torch import Tensor
 
 from fuseloop.errors import ConfigurationError, WeightsError
 from fuseloop.fusers.compensation_weights import build, sizes_of
-from fuseloop.fusers.weights import SHIPPED, find_weights
+from fuseloop.fusers.weights import LOOPS, SHIPPED, find_weights
 from fuseloop.networks.semantic_compensation import SemanticCompensation
 from fuseloop.networks.vfn import VFN
 from fuseloop.weights.files import FOLDER, SUFFIX, check_finite, mismatch, read_card, read_tensors, write_tensors
 
 ARCHITECTURE = "ClosedLoop"
-LOOPS = {"cldyn": "the closed loop of CLDyN, L=2, for detectors, segmenters and saliency networks"}
-"""Closed loops by name. One is shipped when its weight file is there, see `shipped_loops`."""
-
 _VFN, _RSC = "vfn.", "rsc."
 
 

@@ -33,6 +33,11 @@ if TYPE_CHECKING:
 SHIPPED = {"vfn": "the vision-guided fusion network, L=2, for day and night scenes"}
 """What can be loaded by name, and what each is for."""
 
+LOOPS = {"cldyn": "the closed loop of CLDyN, L=2, for detectors, segmenters and saliency networks"}
+"""Closed loops by name; `fuseloop.fusers.loop_weights` loads them and says which are shipped."""
+
+_FOR_A_NETWORK = "which fuses for a task network: use --for NETWORK (ClosedLoopFuser)"
+
 
 def known_weights() -> list[str]:
     """The names that `load` knows."""
@@ -82,6 +87,8 @@ def find_weights(name_or_path: str | os.PathLike[str]) -> Path:
     """
     if name_or_path in SHIPPED:
         return FOLDER / f"{name_or_path}{SUFFIX}"
+    if name_or_path in LOOPS:
+        raise WeightsError(f"{name_or_path!r} is a closed loop, {_FOR_A_NETWORK}")
     path = Path(name_or_path)
     if os.path.isfile(path / SHARED):
         return path / SHARED
@@ -144,9 +151,7 @@ def write_weights(
 def _network_for(path: Path, metadata: dict[str, str]) -> VFN:
     depth = metadata.get("depth", "")
     if metadata.get("architecture") == "ClosedLoop":
-        raise WeightsError(
-            f"{path} holds a closed loop, which fuses for a task network: use --for NETWORK (ClosedLoopFuser)"
-        )
+        raise WeightsError(f"{path} holds a closed loop, {_FOR_A_NETWORK}")
     if metadata.get("architecture") != VFN.__name__ or not depth.isdigit() or int(depth) < 1:
         found = ", ".join(f"{key}={metadata[key]!r}" for key in ("architecture", "depth") if key in metadata)
         raise WeightsError(
