@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +23,7 @@ from fuseloop.errors import ConfigurationError, FuseloopError, LabelError
 from fuseloop.fusers.loop_weights import read_loop
 from fuseloop.tasks.weights import build, write_weights
 from fuseloop.training import TrainingError
-from fuseloop.training.closed_loop import ClosedLoopRecipe, FirstLook, LoopLearner, parts_of, train
+from fuseloop.training.closed_loop import ClosedLoopRecipe, FirstLook, LoopLearner, _check_processes, parts_of, train
 from fuseloop.training.config import ClosedLoopConfig, dump_config, load_config
 from fuseloop.training.gradient_rules import RULES
 from fuseloop.training.trainer import SkipStep, Trainer, launch
@@ -499,3 +502,42 @@ def test_the_command_trains_and_says_how_to_use_the_weights(tiny, tmp_path, caps
     assert f"fuseloop fuse --fuser {tmp_path / 'best.safetensors'} --for NETWORK" in printed
     assert main(["train", "closed-loop", "--preset", "paper"]) == 2
     assert "paper is a preset of `fuseloop train visual`" in capsys.readouterr().err
+
+
+SCRIPT = """
+import sys
+from fuseloop.training.closed_loop import train
+from fuseloop.training.config import ClosedLoopConfig, load_config
+train(load_config(ClosedLoopConfig, sys.argv[1]))
+"""
+
+
+def test_two_processes_learn_what_one_does(tiny, tmp_path):
+    """The noise of training is each process's own, so the cosines are made to outweigh it.
+
+    Without penalty: at first nothing is compensated, and rounding would decide what became worse.
+    """
+    stages = [{"steps": 3, "batch": 2, "height": 64, "width": 64, "lr": 1e-3}]
+    settings = {"logit_scale": 1e6, "penalty": 0, "stages": stages}
+    train(tiny(folder=tmp_path / "one", **settings), console=quiet())
+    (tmp_path / "config.yaml").write_text(dump_config(tiny(folder=tmp_path / "two", **settings)))
+    (tmp_path / "script.py").write_text(SCRIPT)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*torchrun, str(tmp_path / "script.py"), str(tmp_path / "config.yaml")],
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    alone, together = (objectives(tmp_path / run) for run in ("one", "two"))
+    assert together == pytest.approx(alone, rel=1e-3)
+    assert len(set(alone)) == 3
+    with pytest.raises(ConfigurationError, match="batches of 2 a task for 3 processes"):
+        _check_processes(tiny().stages, 3)
+
+
+def test_task_networks_may_look_in_bf16(tiny):
+    config = tiny(precision="bf16", stages=[{"steps": 2, "batch": 2, "height": 64, "width": 64}])
+    result = train(config, console=quiet())
+    weights = read_loop(result.weights).compensation.state_dict()
+    assert all(value.dtype == torch.float32 for value in weights.values())
+    assert all(np.isfinite(objectives(config.folder)))
