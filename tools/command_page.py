@@ -50,6 +50,17 @@ EXAMPLES = {
         "fuseloop evaluate --fuser visible --fuser vfn --task-network yolov5s --task-network segformer-b0 "
         "--dataset msrs:data/MSRS:test --json scores.json"
     ),
+    "Fuse for a detector, by a closed loop that you trained": (
+        "fuseloop fuse --infrared thermal --visible colour --out fused --fuser loop.safetensors --for yolov5s"
+    ),
+    "A video for a network of your own, which looks once a frame": (
+        "fuseloop fuse --infrared ir.mp4 --visible vis.mp4 --out fused.mp4 --fuser loop.safetensors --for my/network "
+        "--feedback previous"
+    ),
+    "Store what a task network requires on average, and fuse without it": (
+        "fuseloop profile --task-network yolov5s --dataset msrs:data/MSRS:train --out yolov5s.safetensors"
+    ),
+    "Count what the parts of the closed loop cost": "fuseloop cost --size 640x480 --size 1024x768 --task-network yolov5s",
     "Train on folders of your own": "fuseloop train visual --preset paper --out runs/mine root=data seed=1",
 }
 
