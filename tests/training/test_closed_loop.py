@@ -353,6 +353,8 @@ def test_a_step_that_is_not_finite_is_left_out_and_counted(tiny, monkeypatch):
     assert not same(calls[2], calls[3])
     logged = {entry["step"]: entry.get("skipped", 0) for entry in history(config.folder) if "loss" in entry}
     assert logged == {1: 0, 3: 1, 5: 2, 6: 2}
+    again = config.model_copy(update={"skip_limit": 50})
+    assert Trainer(again, launch(again), ClosedLoopRecipe(again, CPU), quiet()).run().finished, "a limit may be raised"
 
 
 @pytest.mark.parametrize("broken", ["feature", "loss", "gradient"])

@@ -520,7 +520,7 @@ class ClosedLoopRecipe:
                 kept += _scored(network.task_network(task), outputs, batch, len(kept))
             score = _main_score(network.task_network(task), kept)
             scores |= {title: score, f"{title}/gain": score - open_score}
-            scores[f"{title}/loss"] = float(torch.cat(losses).mean()) / open_loss
+            scores[f"{title}/loss"] = float(torch.cat(losses).mean()) / max(open_loss, 1e-12)
         usage = self.network.compensation.usage
         scores["dead"] = float((usage == 0).float().mean())
         usage.zero_()

@@ -424,6 +424,10 @@ class ClosedLoopConfig(TrainingConfig):
     root: Path | None = None
     stages: tuple[LoopStage, ...] = Field(min_length=1)
 
+    def result_settings(self) -> dict[str, Any]:
+        """The settings that decide the result; how much may go wrong does not."""
+        return {key: value for key, value in super().result_settings().items() if key != "skip_limit"}
+
     @field_validator("rule")
     @classmethod
     def _rule_exists(cls, rule: str) -> str:
