@@ -437,6 +437,17 @@ def test_a_task_is_called_as_its_file_or_the_run_that_made_it(tiny):
         assert task.title == title
 
 
+def test_networks_that_were_training_are_frozen_and_stay_so(tiny):
+    loop = ClosedLoopRecipe(tiny(["ctdnet-18"]), CPU).network
+    networks = [loop.fusion, loop.task_network(0)]
+    for network in networks:
+        network.train().requires_grad_(True)
+    again = LoopLearner(loop.compensation, *networks[:1], networks[1:]).train()
+    assert again.compensation.training
+    assert not any(module.training for network in networks for module in network.modules())
+    assert not any(parameter.requires_grad for network in networks for parameter in network.parameters())
+
+
 def test_a_copy_has_a_compensation_of_its_own_and_shares_what_is_frozen(tiny):
     from copy import deepcopy
 
