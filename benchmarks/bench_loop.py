@@ -6,6 +6,11 @@ speed-ups is the published form written down as it is described, branch by branc
 same numbers within 1e-5. All sides take turns in one process, with all cores: two calls, of which the second counts.
 Each ratio is the median of the ratios of single rounds, which a busy machine disturbs less than a ratio of medians.
 
+The whole loop is `ClosedLoopFuser` beside `Fuser` on the same engine, arrays in and out: with the first block kept
+between the first look and the second pass, with a first look of half the size, and with the requirement of the previous
+frame. Its task network costs nothing, since it gives a feature that is there already. The compensation runs in PyTorch
+on every engine, so it weighs more beside OpenVINO, which runs the fusion network faster.
+
 The allocator is that of the system, or tuned where the name says so. The plain side gains most from tuning, because
 it makes the largest tensors. Most of what is left to the published form with a detection feature is one convolution
 at full resolution, whose 128 outputs only a mean leaves.
@@ -21,22 +26,36 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fuseloop.engines.allocator import tune_allocator
+from fuseloop.fusers.closed_loop import ClosedLoopFuser
+from fuseloop.fusers.fuser import Fuser
+from fuseloop.fusers.loop_weights import Loop
 from fuseloop.networks.semantic_compensation import PublishedA2SI, SemanticCompensation, SemanticInjection
 from fuseloop.networks.vfn import VFN
+from fuseloop.pairs.images import Picture
 
 HEIGHT, WIDTH = 480, 640
 ROUNDS = 5
+ENGINES = ("torch", "openvino")
+WAYS: dict[str, dict[str, Any]] = {"": {}, "half_": {"first_look": 0.5}, "video_": {"feedback": "previous"}}
 
 RATIOS = {
     "rsc.compat_speedup_od": "published form: times as fast as the plain loop over branches, detection feature",
     "rsc.compat_speedup_sod": "the same, saliency feature",
     "rsc.cost_in_vfn": "default form, the dearer of both features: time in passes of VFN",
+    "loop.cost_in_vfn": "the whole loop but for the task network, the dearer of both features: time in passes of VFN",
+    "loop.half_cost_in_vfn": "the same with a first look of half the height and width",
+    "loop.video_cost_in_vfn": "the same with the requirement of the previous frame",
+    "loop.cost_in_vfn_openvino": "the whole loop with OpenVINO, in passes of VFN with OpenVINO",
+    "loop.half_cost_in_vfn_openvino": "the same with a first look of half the height and width",
+    "loop.video_cost_in_vfn_openvino": "the same with the requirement of the previous frame",
 }
 KEYS = {
     **RATIOS,
@@ -91,6 +110,9 @@ def measure() -> dict[str, float]:
         }
         pairs = zip(compensate(compat, first, feature), compensate_plainly(compat, first, feature), strict=True)
         errors += [float((ours - plain).abs().max()) for ours, plain in pairs]
+    loop = Loop(network, default)
+    for engine in ENGINES:
+        sides |= loop_sides(loop, engine, features)
     seconds: dict[str, list[float]] = {side: [] for side in sides}
     for _ in range(ROUNDS):
         for side, work in sides.items():
@@ -107,8 +129,46 @@ def measure() -> dict[str, float]:
         "rsc.compat_speedup_sod": ratio("plain_sod", "compat_sod"),
         "rsc.cost_in_vfn": max(ratio(f"default_{name}", "vfn") for name in features),
         "rsc.error_compat": max(errors),
-        **{f"rsc.ms_{side}": 1000 * statistics.median(values) for side, values in seconds.items()},
+        **{
+            f"rsc.ms_{side}": 1000 * statistics.median(values)
+            for side, values in seconds.items()
+            if f"rsc.ms_{side}" in KEYS
+        },
+        **{
+            f"loop.{way}cost_in_vfn{'' if engine == 'torch' else f'_{engine}'}": max(
+                ratio(f"{engine}_{way}{name}", f"{engine}_neutral") for name in features
+            )
+            for engine in ENGINES
+            for way in WAYS
+        },
     }
+
+
+class Remembers(nn.Module):
+    """A task network that costs nothing: whatever it sees, it gives one feature."""
+
+    def __init__(self, feature: Tensor) -> None:
+        super().__init__()
+        self.feature = feature
+
+    def forward(self, images: Tensor) -> Remembers:
+        """Itself, as outputs with a feature."""
+        return self
+
+
+def loop_sides(loop: Loop, engine: str, features: dict[str, Tensor]) -> dict[str, Callable[[], object]]:
+    """Fusing a colour pair neutrally and in each way of the loop, for each feature."""
+    generator = np.random.default_rng(0)
+    pair = (generator.integers(0, 256, (HEIGHT, WIDTH, *rest), np.uint8) for rest in ((), (3,)))
+    infrared, visible = map(Picture, pair)
+    sides: dict[str, Callable[[], object]] = {
+        f"{engine}_neutral": partial(Fuser(loop.network, engine=engine).fuse_picture, infrared, visible)
+    }
+    for name, feature in features.items():
+        for way, options in WAYS.items():
+            fuser = ClosedLoopFuser(loop, Remembers(feature), engine=engine, **options)
+            sides[f"{engine}_{way}{name}"] = partial(fuser.fuse_picture, infrared, visible)
+    return sides
 
 
 def compensate(compensation: SemanticCompensation, first: tuple[Tensor, Tensor], feature: Tensor) -> tuple[Tensor, ...]:

@@ -356,6 +356,19 @@ class TestFuseForATaskNetwork:
             assert np.array_equal(self.pixels(f"{out}.png"), fuser("ir/a.png", "vis/a.png"))
         assert not np.array_equal(self.pixels("a.png"), self.pixels("b.png"))
 
+    def test_the_folder_of_a_network_of_ones_own_will_do(self, run, loop):
+        import transformers
+
+        torch.manual_seed(0)
+        sizes = {"hidden_sizes": [8, 16, 20, 24], "num_attention_heads": [1, 2, 5, 8], "decoder_hidden_size": 16}
+        config = transformers.SegformerConfig(depths=[1] * 4, **sizes)
+        transformers.SegformerForSemanticSegmentation(config).save_pretrained("my/network")
+        save_folders("a")
+        ran = run(f"fuse --infrared ir --visible vis --out out --fuser {loop} --for my/network --engine torch")
+        assert ran.code == 0, ran.errors
+        fuser = fuseloop.ClosedLoopFuser(loop, task_weights.load("my/network"))
+        assert np.array_equal(self.pixels("out/a.png"), fuser("ir/a.png", "vis/a.png"))
+
     def test_strength_0_is_the_neutral_image(self, fuse_for, loop):
         save_folders("a")
         assert fuse_for("--infrared ir/a.png --visible vis/a.png --out a.png --strength 0").code == 0

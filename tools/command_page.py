@@ -60,7 +60,9 @@ EXAMPLES = {
     "Store what a task network requires on average, and fuse without it": (
         "fuseloop profile --task-network yolov5s --dataset msrs:data/MSRS:train --out yolov5s.safetensors"
     ),
-    "Count what the parts of the closed loop cost": "fuseloop cost --size 640x480 --size 1024x768 --task-network yolov5s",
+    "Count what the parts of the closed loop cost": (
+        "fuseloop cost --size 640x480 --size 1024x768 --task-network yolov5s"
+    ),
     "Train on folders of your own": "fuseloop train visual --preset paper --out runs/mine root=data seed=1",
 }
 
