@@ -274,7 +274,7 @@ class TaskConfig(TrainingConfig):
         anchors: "auto" fits the anchors of a detector to the training boxes where the published ones do not fit them;
             "published" keeps them.
         decay: Weight decay of all weights but biases and norms.
-        workers: Processes that prepare batches beside the training; 0 prepares them within it.
+        workers: Threads that prepare batches beside the training; 0 prepares them within it.
         root: Folder that "{root}" in a spec stands for.
         stages: The stages, in order.
     """

@@ -6,20 +6,20 @@ infrared, visible, mean, maximum and fused images of the same pairs, and is vali
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.utils.data import DataLoader, Dataset
 
 from fuseloop.datasets.files import open_labelled
 from fuseloop.datasets.labelled import LabelledPair, LabelledPairs
@@ -285,16 +285,6 @@ def augment(
     return brighten(pair, augmentation.brighten, rng) if augmentation.brighten else pair
 
 
-class _Steps(Dataset[TaskBatch]):
-    """The batches of a process by step, for workers that prepare them ahead."""
-
-    def __init__(self, sampler: TaskSampler, schedule: Schedule[TaskStage], slots: Sequence[int]) -> None:
-        self._sampler, self._schedule, self._slots = sampler, schedule, slots
-
-    def __getitem__(self, step: int) -> TaskBatch:
-        return self._sampler.batch(self._schedule.at(step)[0], step, self._slots)
-
-
 class TaskRecipe:
     """The recipe of a task network.
 
@@ -373,19 +363,21 @@ class TaskRecipe:
         return slots if same else ()
 
     def _prepared(self, step: int, slots: tuple[int, ...]) -> Iterator[TaskBatch]:
-        """Batches from a step on, prepared by workers; what they prepare depends on nothing but the step."""
-        steps = _Steps(self._sampler, self._schedule, slots)
-        return iter(
-            DataLoader(
-                steps,
-                batch_size=None,
-                sampler=range(step, self.steps),
-                num_workers=self.config.workers,
-                prefetch_factor=4,
-                worker_init_fn=_alone,
-                generator=torch.Generator(),  # the global one is for dropout
-            )
-        )
+        """Batches from a step on, prepared by threads; what they prepare depends on nothing but the step."""
+
+        def prepare(later: int) -> TaskBatch:
+            return self._sampler.batch(self._schedule.at(later)[0], later, slots)
+
+        # Threads, since OpenCV's and PyTorch's own do not survive the fork of a process that has used them.
+        with ThreadPoolExecutor(self.config.workers) as threads:
+            steps = iter(range(step, self.steps))
+            ahead = deque(threads.submit(prepare, later) for later in islice(steps, 4 * self.config.workers))
+            try:
+                while ahead:
+                    yield ahead.popleft().result()
+                    ahead.extend(threads.submit(prepare, later) for later in islice(steps, 1))
+            finally:
+                threads.shutdown(cancel_futures=True)
 
     def terms(self, forward: Forward, batch: TaskBatch) -> dict[str, Tensor]:
         """The task loss, the mean over the pairs of the batch."""
@@ -423,11 +415,6 @@ class TaskRecipe:
             description=description,
             overwrite=True,
         )
-
-
-def _alone(worker: int) -> None:
-    """Keeps OpenCV in a worker to one core, as `DataLoader` does with PyTorch; threads do not survive a fork."""
-    cv2.setNumThreads(1)
 
 
 def first_network(config: TaskConfig, data: Sequence[Kept]) -> TaskNetwork:
