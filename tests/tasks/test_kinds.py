@@ -80,7 +80,7 @@ def test_a_target_without_the_labels_of_the_task_is_named(kind: type, part: str)
 
 
 def test_the_example_of_the_document_runs(capsys: pytest.CaptureFixture[str]):
-    (example,) = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)
+    example, *_ = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)
     names: dict[str, Any] = {}
     exec(compile(example, str(DOCUMENT), "exec"), names)
     assert 0 <= float(capsys.readouterr().out) <= 1
