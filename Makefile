@@ -13,8 +13,9 @@ setup: .venv/.ready
 demo: setup
 	$(BIN)/fuseloop demo --out outputs/demo
 
+# A worker for each core, of one thread each: the tests are too small for more, and threads that wait slow the others.
 test: setup
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist loadfile
 
 # Some real pairs of every folder of FUSELOOP_DATA, by the real command; says so and does nothing when it is not set.
 smoke: setup
