@@ -161,6 +161,23 @@ class TestSteps:
         assert torch.equal(x, network.ir_feb(pair[0]))
 
     @torch.no_grad()
+    def test_what_each_block_of_the_reconstruction_is_given_can_be_changed(self, network, pair):
+        features, seen = network.encode(*pair), []
+
+        def look(level: int, x: torch.Tensor) -> torch.Tensor:
+            seen.append((level, tuple(x.shape)))
+            return x
+
+        assert torch.equal(network.decode(features, condition=look), network.decode(features))
+        assert seen == [(0, (2, 8, 70, 90)), (1, (2, 8, 70, 90))]
+
+        def replace_last(level: int, x: torch.Tensor) -> torch.Tensor:
+            return x if level == 0 else torch.zeros_like(x)
+
+        expected = (network.frb2.res(network.frb2.d1(torch.zeros(2, 8, 70, 90).double())) + 1) / 2
+        assert torch.equal(network.decode(features, condition=replace_last), expected)
+
+    @torch.no_grad()
     def test_a_region_with_the_statistics_of_the_frame_equals_the_frame_beyond_its_halo(self, network, pair):
         whole = network(*pair)
         pooled = network.pool(gradient_magnitude(network.encode(*pair)))

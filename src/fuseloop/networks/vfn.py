@@ -4,8 +4,9 @@ The network is written in three steps so that callers can use them apart: `encod
 reduces the features of a whole frame to a few numbers, and `decode` makes the image from both. Only `pool` looks at the
 whole frame; the other two look at a neighbourhood of at most `VFN.halo` pixels. Tiled fusion rests on that.
 
-`encode` is itself two steps, `encode_first` and `encode_rest`. The closed loop (`semantic_compensation`) changes the
-features from block to block in the second one and leaves the first as it is, which two passes can therefore share.
+`encode` is itself two steps, `encode_first` and `encode_rest`. Conditioners (`semantic_compensation` for the closed
+loop, `instruction_conditioner` for sentences) change the features from block to block in the second one and leave the
+first as it is, which two passes can therefore share. They may change what `decode` is given, and its blocks, too.
 
 Submodule names follow the published state dictionaries, so that those load by key.
 """
@@ -25,6 +26,9 @@ LEAK = 0.2
 
 Compensate = Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor]]
 """Changes what block l made, (l, infrared features, visible features) to both features; all B×8×H×W."""
+
+Condition = Callable[[int, Tensor], Tensor]
+"""Changes what block l of the reconstruction is given, (l, features) to features; both B×8×H×W."""
 
 
 class Pooled(NamedTuple):
@@ -157,10 +161,12 @@ class Reconstruction(nn.Module):
             nn.Tanh(),
         )
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, condition: Condition | None = None) -> Tensor:
         """The image; B×16×H×W to B×1×H×W in [0, 1]."""
         x = self.f_conv(x)
         for level in range(self.depth):
+            if condition is not None:
+                x = condition(level, x)
             x = self.get_submodule(f"d{level}")(x)
         signed: Tensor = self.res(x)
         return (signed + 1) / 2
@@ -227,17 +233,18 @@ class VFN(nn.Module):
         """Reduces the feature gradients of whole frames, B×16×H×W, to their mean and peak."""
         return Pooled(gradient.mean(dim=(2, 3)), gradient.amax(dim=(2, 3)))
 
-    def decode(self, features: Tensor, pooled: Pooled | None = None) -> Tensor:
+    def decode(self, features: Tensor, pooled: Pooled | None = None, condition: Condition | None = None) -> Tensor:
         """Makes the fused luma, B×1×H×W in [0, 1].
 
         Args:
             features: What `encode` made, B×16×H×W; possibly only a region of the frame.
             pooled: What `pool` made of the whole frame; None when `features` are the whole frame.
+            condition: Called before each block of the reconstruction; None changes nothing.
         """
         gradient = gradient_magnitude(features)
         if pooled is None:
             pooled = self.pool(gradient)
-        fused: Tensor = self.frb2(self.frb1(features, pooled, gradient))
+        fused: Tensor = self.frb2(self.frb1(features, pooled, gradient), condition)
         return fused
 
     def forward(self, infrared: Tensor, luma: Tensor) -> Tensor:
