@@ -13,7 +13,14 @@ from fuseloop.metrics.task_scores.segmentation import (
     score_segmentation,
     segmentation_frame,
 )
-from fuseloop.metrics.task_scores.sets import Interval, TaskScores, differences, intervals
+from fuseloop.metrics.task_scores.sets import (
+    Interval,
+    TaskScores,
+    differences,
+    interval_of,
+    intervals,
+    resampled,
+)
 
 __all__ = [
     "DetectionFrame",
@@ -27,7 +34,9 @@ __all__ = [
     "classes_of",
     "detection_frame",
     "differences",
+    "interval_of",
     "intervals",
+    "resampled",
     "saliency_frame",
     "score_detection",
     "score_saliency",

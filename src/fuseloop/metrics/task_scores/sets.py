@@ -107,8 +107,8 @@ def intervals(scores: TaskScores, *, resamples: int = 1000, seed: int = 0) -> di
         resamples: How many sets are drawn.
         seed: Of the drawing.
     """
-    drawn = _resampled(scores, resamples, seed)
-    return {key: _interval(value, drawn[key]) for key, value in scores.values.items()}
+    drawn = resampled(scores, resamples=resamples, seed=seed)
+    return {key: interval_of(value, drawn[key]) for key, value in scores.values.items()}
 
 
 def differences(
@@ -127,19 +127,34 @@ def differences(
     """
     if scores.frames != baseline.frames or scores.settings != baseline.settings:
         raise ValueError("paired differences need the same frames in the same order, and the same settings")
-    own, other = _resampled(scores, resamples, seed), _resampled(baseline, resamples, seed)
+    own, other = (resampled(each, resamples=resamples, seed=seed) for each in (scores, baseline))
     values = baseline.values
-    return {key: _interval(value - values[key], own[key] - other[key]) for key, value in scores.values.items()}
+    return {key: interval_of(value - values[key], own[key] - other[key]) for key, value in scores.values.items()}
 
 
-def _resampled(scores: TaskScores, resamples: int, seed: int) -> dict[str, Floats]:
+def resampled(scores: TaskScores, *, resamples: int = 1000, seed: int = 0) -> dict[str, Floats]:
+    """Every score of every drawn set. The sets depend on the number of frames and on the seed alone.
+
+    So what two methods have in the same place is of the same frames, and their difference is paired.
+
+    Args:
+        scores: Of the frames.
+        resamples: How many sets are drawn.
+        seed: Of the drawing.
+    """
     count = len(scores.frames)
     counts = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples)
     blocks = [scores.resample(counts[start : start + _BLOCK]) for start in range(0, resamples, _BLOCK)]
     return {key: np.concatenate([block[key] for block in blocks]) for key in blocks[0]}
 
 
-def _interval(value: float, drawn: Floats) -> Interval:
+def interval_of(value: float, drawn: Floats) -> Interval:
+    """The interval of a score.
+
+    Args:
+        value: Of the frames themselves.
+        drawn: Of every drawn set, NaN where it is undefined.
+    """
     kept = drawn[~np.isnan(drawn)]
     if math.isnan(value) or len(kept) == 0:
         return Interval(value, math.nan, math.nan, len(drawn) - len(kept))
