@@ -61,6 +61,9 @@ class TestGoldenValues:
             "cagrad_ref": "PASS",
             "fusion_losses": "PASS",
             "rsc_closed_loop": "PASS",
+            "tdpi_block": "PASS",
+            "toar_bfn": "PASS",
+            "toar_full": "PASS",
             "vfn_L2": "PASS",
             "vfn_L4": "PASS",
         }
@@ -82,6 +85,9 @@ class TestGoldenValues:
             "a2si_eval_s1",
             "rsc_closed_loop",
             "cagrad_ref",
+            "tdpi_block",
+            "toar_bfn",
+            "toar_full",
         ):
             assert lines[name].startswith("PASS")
         assert lines["refusion_checkpoint_F"].startswith("SKIP")

@@ -27,6 +27,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from fuseloop.networks.prompt_injection import BFN, TDPI, TOAR
 from fuseloop.networks.semantic_compensation import Adaptation, PublishedA2SI, SemanticCompensation, SemanticInjection
 from fuseloop.networks.vfn import VFN, gradient_magnitude
 from fuseloop.pairs.colour import rgb_to_ycbcr, ycbcr_to_rgb
@@ -52,7 +53,15 @@ class Fixture:
         def under(prefix: str) -> dict[str, Tensor]:
             return {name.removeprefix(prefix): tensors[name] for name in tensors if name.startswith(prefix)}
 
-        return cls(under("in."), under("state."), under("out."), entry.get("config", {}), checkpoint)
+        # A large matrix is kept as two thin ones of int8 and a power of two, exact in float32.
+        scales = under("state_s.")
+        first, second = under("state_a."), under("state_b.")
+        products = {key: (first[key].float() @ second[key].float()) * scales[key] for key in scales}
+        return cls(under("in."), under("state.") | products, under("out."), entry.get("config", {}), checkpoint)
+
+    def state_under(self, prefix: str) -> dict[str, Tensor]:
+        """The state of one of several networks."""
+        return {key.removeprefix(prefix): value for key, value in self.state.items() if key.startswith(prefix)}
 
 
 def vfn(fixture: Fixture) -> Outputs:
@@ -135,9 +144,7 @@ def closed_loop(fixture: Fixture) -> Outputs:
         vectors=config["vector_num"],
         reference_compat=True,
     ).eval()
-    network.load_state_dict(
-        {key.removeprefix("vfn."): value for key, value in fixture.state.items() if key.startswith("vfn.")}
-    )
+    network.load_state_dict(fixture.state_under("vfn."))
     compensation.load_state_dict(
         {"bvb": x["bank"]} | {key: value for key, value in fixture.state.items() if key.startswith("rsc_")}
     )
@@ -165,6 +172,63 @@ def closed_loop(fixture: Fixture) -> Outputs:
     return outputs
 
 
+def base_network(fixture: Fixture) -> Outputs:
+    """Every stage of the base fusion network of T-OAR."""
+    network = BFN(fixture.config["num_blocks"]).eval()
+    network.load_state_dict(fixture.state)
+    pair = fixture.inputs["ir"], fixture.inputs["y"]
+    features = network.encode(*pair)
+    weighted = network.gate(features)
+    return {
+        "ir_f": features[:, :8],
+        "vi_f": features[:, 8:],
+        "ff": weighted,
+        "d0": network.fb.get_submodule("d0")(weighted),
+        "fused": network(*pair),
+    }
+
+
+def prompt_block(fixture: Fixture) -> Outputs:
+    """The text adapter and one T-DPI block, for a batch and for its second image alone."""
+    config, features = fixture.config, fixture.inputs["img_f"]
+    adapter = TOAR(sentence=config["text_dim"], text=config["adapter_dim"]).adapter
+    adapter.load_state_dict(fixture.state_under("adapter."))
+    block = TDPI(config["adapter_dim"]).eval()
+    block.load_state_dict(fixture.state_under("dpi0."))
+    text = adapter(fixture.inputs["text"])
+    kernels = block.kernels(features, text)
+    return {
+        "text_a": text,
+        "kernels": kernels.flatten(1),
+        "dynamic_conv": block.respond(features, kernels),
+        "img_h": block(features, text),
+        "img_h_single": block(features[1:], text[1:]),
+    }
+
+
+def prompt_injection(fixture: Fixture) -> Outputs:
+    """The base network without and with T-OAR, and the features after every T-DPI block."""
+    x, config = fixture.inputs, fixture.config
+    network = BFN(config["num_blocks"]).eval()
+    network.load_state_dict(fixture.state_under("bfn."))
+    toar = TOAR(config["tdpi_blocks"] + 1, sentence=config["text_dim"]).eval()
+    toar.load_state_dict(fixture.state_under("toar."))
+    luma, chroma = rgb_to_ycbcr(x["vis"]).split((1, 2), dim=1)
+    text = toar.adapter(x["text"])
+    outputs = {"text_a": text, "fused_base": network(x["ir"], luma)}
+
+    def inject(level: int, infrared: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
+        changed = toar(level, infrared, visible, text)
+        outputs[f"ir_h.{level}"], outputs[f"vi_h.{level}"] = changed
+        return changed[0], changed[1]
+
+    features = network.encode(x["ir"], luma, inject)
+    outputs["ir_f"], outputs["vi_f"] = features.split(8, dim=1)
+    outputs["fused"] = network(x["ir"], luma, inject)
+    outputs["fused_rgb"] = ycbcr_to_rgb(torch.cat([outputs["fused"], chroma], dim=1))
+    return outputs
+
+
 def published_gradients(fixture: Fixture) -> Outputs:
     """The published combination of gradients, for each case."""
     outputs = {}
@@ -182,6 +246,9 @@ CHECKS: dict[str, Callable[[Fixture], Outputs]] = {
     r"CLDyN A2SI": a2si,
     r"CLDyN VFN \(\d+ blocks\) with RSC .*": closed_loop,
     r"CLDyN gradient combination .*": published_gradients,
+    r"T-OAR base fusion network": base_network,
+    r"T-OAR T-DPI block with its text adapter": prompt_block,
+    r"T-OAR: base fusion network .*": prompt_injection,
     r"CLDyN / T-OAR fusion losses and colour conversion.*": fusion_losses,
 }
 
