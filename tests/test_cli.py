@@ -31,6 +31,7 @@ from fuseloop.fusers.loop_weights import shipped_loops, write_loop
 from fuseloop.fusers.requirement import Profile, read_profile
 from fuseloop.fusers.weights import known_weights, write_weights
 from fuseloop.metrics import metrics_of, score_frame
+from fuseloop.networks.prompt_injection import BFN
 from fuseloop.networks.semantic_compensation import SemanticCompensation
 from fuseloop.networks.vfn import VFN
 from fuseloop.pairs.images import Picture, read_image, write_image
@@ -634,6 +635,12 @@ class TestOtherCommands:
         assert "depth 1" in ran.output
         save_folders("a")
         assert run("fuse --infrared ir --visible vis --out out --engine torch --fuser own.safetensors").code == 0
+
+    def test_convert_sees_which_published_network_a_checkpoint_is_of(self, run):
+        torch.save({"net": BFN().state_dict()}, Path("stage1.pth"))
+        ran = run("convert stage1.pth own.safetensors")
+        assert ran.code == 0
+        assert "a BFN of depth 4" in ran.output
 
     def test_train_visual_takes_a_file_changes_and_a_run_folder(self, run):
         Path("tiny.yaml").write_text(

@@ -696,19 +696,22 @@ def export(*, out: Path, fuser: str = "vfn", part: PartName = "frame", overwrite
 
 @app.command(sort_key=10)
 def convert(checkpoint: Path, out: Path, *, overwrite: Flag = False) -> None:
-    """Convert a pickled checkpoint of the published code to a weight file.
+    """Convert a pickled checkpoint of published code to a weight file.
 
-    The checkpoint cannot run code: only tensors and plain values are read from it.
+    It may be of VFN or the semantic compensation of CLDyN, or of the base network or the prompts of T-OAR; it says
+    itself which. The checkpoint cannot run code: only tensors and plain values are read from it.
 
     Args:
-        checkpoint: State dictionary that torch.save wrote, by itself or under the key `net`.
+        checkpoint: What torch.save wrote: state dictionaries under the published keys, such as `net` or `T_dpi`.
         out: The file to write, FILE.safetensors.
         overwrite: Replace a file that exists.
     """
-    from fuseloop.fusers.reference import convert_checkpoint
+    from fuseloop.fusers.conversion import convert as convert_checkpoint
+    from fuseloop.networks.vfn import VFN
 
     network = convert_checkpoint(checkpoint, out, overwrite=overwrite)
-    print(f"wrote {out}, a VFN of depth {network.depth}; use it with: fuseloop fuse --fuser {out}")
+    use = f"; use it with: fuseloop fuse --fuser {out}" if isinstance(network, VFN) else ""
+    print(f"wrote {out}, a {type(network).__name__} of depth {network.depth}{use}")
 
 
 @app.command(sort_key=7)
