@@ -21,7 +21,7 @@ from fuseloop.fusers.closed_loop import ClosedLoopFuser
 from fuseloop.fusers.fuser import Fuser
 from fuseloop.fusers.loop_weights import Loop, write_loop
 from fuseloop.fusers.requirement import Profile, ProfileMaker, read_profile, write_profile
-from fuseloop.networks.semantic_compensation import SemanticCompensation, SemanticInjection
+from fuseloop.networks.semantic_compensation import ABLATIONS, SemanticCompensation, SemanticInjection
 from fuseloop.networks.vfn import VFN
 from fuseloop.pairs.colour import rgb_to_ycbcr, ycbcr_to_rgb
 from fuseloop.pairs.images import Picture
@@ -33,7 +33,7 @@ from fuseloop.tasks.wrapping import wrap
 HEIGHT, WIDTH = 48, 64
 
 
-def loop_of(depth: int = 2, *, asleep: bool = False, reference_compat: bool = False) -> Loop:
+def loop_of(depth: int = 2, *, asleep: bool = False, **options: Any) -> Loop:
     """A loop whose compensation changes the image visibly, unless it is asleep as one is before training."""
     torch.manual_seed(depth)
     network = VFN(depth)
@@ -43,7 +43,7 @@ def loop_of(depth: int = 2, *, asleep: bool = False, reference_compat: bool = Fa
     with torch.no_grad():
         network.frb2.res[3].weight.mul_(3)
         network(*torch.rand(2, 2, 1, 40, 40))
-    compensation = SemanticCompensation(depth, width=64, vectors=8, reference_compat=reference_compat)
+    compensation = SemanticCompensation(depth, width=64, vectors=8, **options)
     for block in compensation.modules():
         if isinstance(block, SemanticInjection) and not asleep:
             nn.init.normal_(block.zc.weight, std=0.5)
@@ -288,10 +288,22 @@ def test_what_is_no_profile_is_refused(loop: Loop, tmp_path: Path):
         ProfileMaker(Fuser(loop.network), seer()).profile()
 
 
-def test_the_published_form_has_no_profiles():
-    loop = loop_of(reference_compat=True)
+@pytest.mark.parametrize("options", [{"reference_compat": True}, {"without": ["descriptor"]}], ids=str)
+def test_a_form_that_reads_features_as_they_are_has_no_profiles(options: dict[str, Any]):
+    loop = loop_of(**options)
     with pytest.raises(ConfigurationError, match="published form"):
         ClosedLoopFuser(loop, feedback=Profile(torch.ones(1, 8, 4, 4), 1))
+
+
+@pytest.mark.parametrize("part", ABLATIONS)
+def test_loops_without_a_part_fuse_in_every_way_that_they_can(part: str):
+    loop = loop_of(without=[part])
+    neutral = Fuser(loop.network)(*pair())
+    for options in ({}, {"first_look": 0.5}):
+        assert difference(ClosedLoopFuser(loop, seer(), **options)(*pair()), neutral) > 1
+    fuser = ClosedLoopFuser(loop, seer(), feedback="previous")
+    assert np.array_equal(fuser(*pair()), neutral)
+    assert difference(fuser(*pair()), neutral) > 1
 
 
 # ------------------------------------------------------------------------------------------------------ kinds of images

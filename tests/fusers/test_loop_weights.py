@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from fuseloop.errors import ConfigurationError, WeightsError
 from fuseloop.fusers.loop_weights import Loop, find_loop, is_loop, read_loop, shipped_loops, write_loop
 from fuseloop.fusers.weights import LOOPS, load, write_weights
-from fuseloop.networks.semantic_compensation import SemanticCompensation
+from fuseloop.networks.semantic_compensation import ABLATIONS, SemanticCompensation
 from fuseloop.networks.vfn import VFN
 
 TASKS = ("detection", "saliency")
@@ -27,7 +27,14 @@ def file(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "options", [{"depth": 3, "branches": 2}, {"width": 64, "vectors": 8, "reference_compat": True}]
+    "options",
+    [
+        {"depth": 3, "branches": 2},
+        {"width": 64, "vectors": 8, "reference_compat": True},
+        *({"without": [part]} for part in ABLATIONS),
+        {"without": ["determinism", "image_norm", "bank"]},
+    ],
+    ids=str,
 )
 def test_both_networks_and_the_tasks_survive_writing_and_reading(tmp_path: Path, options: dict):
     compensation = SemanticCompensation(**options)
@@ -37,6 +44,9 @@ def test_both_networks_and_the_tasks_survive_writing_and_reading(tmp_path: Path,
     loop = read_loop(tmp_path / "w.safetensors")
     assert (loop.tasks, loop.card) == (TASKS, "# Card")
     assert loop.compensation.reference_compat == compensation.reference_compat
+    assert loop.compensation.without == compensation.without
+    kinds = [[type(module).__mro__[1:] for module in one.modules()] for one in (compensation, loop.compensation)]
+    assert kinds[0] == kinds[1]
     for written, read in ((network, loop.network), (compensation, loop.compensation)):
         assert not read.training
         expected, found = written.state_dict(), read.state_dict()
@@ -50,6 +60,22 @@ def test_a_file_says_what_it_holds(file: Path):
     assert metadata["architecture"] == "ClosedLoop"
     assert (metadata["depth"], metadata["width"], metadata["description"]) == ("2", "64", "for tests")
     assert is_loop(file)
+
+
+def test_a_file_says_what_its_compensation_goes_without_and_unknown_parts_are_refused(tmp_path: Path, file: Path):
+    with safe_open(file, "pt") as archive:
+        assert "without" not in archive.metadata()
+    path = tmp_path / "less.safetensors"
+    write_loop(path, VFN(2), SemanticCompensation(without=["descriptor", "bank"]))
+    with safe_open(path, "pt") as archive:
+        metadata = archive.metadata()
+    assert (metadata["without"], metadata["vectors"]) == ("bank,descriptor", "0")
+    save_file(load_file(path), path, {**metadata, "without": "bank,descriptors"})
+    message = (
+        r"less\.safetensors says of itself what is not possible: .*without 'descriptors'; did you mean 'descriptor'"
+    )
+    with pytest.raises(WeightsError, match=message):
+        read_loop(path)
 
 
 def test_other_files_are_no_closed_loops(tmp_path: Path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -162,12 +163,17 @@ def test_the_mended_form_has_no_published_layout() -> None:
         published_compensation(SemanticCompensation())
 
 
-@pytest.mark.parametrize("options", [{}, {"depth": 3, "branches": 2, "width": 64, "vectors": 8}], ids=str)
-def test_weight_files_of_the_mended_form_come_back_as_they_were(options: dict[str, int], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"depth": 3, "branches": 2, "width": 64, "vectors": 8}, {"without": ["choice", "image_norm"]}],
+    ids=str,
+)
+def test_weight_files_of_the_mended_form_come_back_as_they_were(options: dict[str, Any], tmp_path: Path) -> None:
     compensation = SemanticCompensation(**options)
     write_compensation(tmp_path / "rsc.safetensors", compensation, description="test")
     read = read_compensation(tmp_path / "rsc.safetensors")
     assert not read.reference_compat
+    assert read.without == compensation.without
     assert all(torch.equal(value, read.state_dict()[key]) for key, value in compensation.state_dict().items())
 
 

@@ -21,6 +21,8 @@ from fuseloop.cli import main
 from fuseloop.datasets.synthetic import write_scenes
 from fuseloop.errors import ConfigurationError, FuseloopError, LabelError
 from fuseloop.fusers.loop_weights import read_loop
+from fuseloop.networks.semantic_compensation import ABLATIONS
+from fuseloop.networks.vfn import VFN
 from fuseloop.tasks.weights import build, write_weights
 from fuseloop.training import TrainingError
 from fuseloop.training.closed_loop import ClosedLoopRecipe, FirstLook, LoopLearner, _check_processes, parts_of, train
@@ -158,16 +160,18 @@ def test_it_begins_with_the_images_of_the_open_loop(tiny, cache):
         assert scores[f"{title}/loss"] == 1
 
 
-def test_samples_of_a_frame_are_looked_at_for_the_first_time_once(tiny, monkeypatch):
-    recipe = ClosedLoopRecipe(
-        tiny(["ctdnet-18"], tasks=[tiny.task("ctdnet-18", data=[{"spec": "synthetic:1:1"}])]), CPU
-    )
+@pytest.mark.parametrize(("samples", "parts"), [("frames", 1), ("tiles", 4)])
+def test_samples_of_a_frame_are_looked_at_for_the_first_time_once(tiny, monkeypatch, samples, parts):
+    """Tiles of 120×160 of a scene of 240×320."""
+    stage = {"steps": 20, "batch": 4, "height": 120, "width": 160, "samples": samples}
+    tasks = [tiny.task("ctdnet-18", data=[{"spec": "synthetic:1:1"}])]
+    recipe = ClosedLoopRecipe(tiny(["ctdnet-18"], tasks=tasks, stages=[stage]), CPU)
     looked, look = [], recipe.network.look
     monkeypatch.setattr(recipe.network, "look", lambda *arguments: looked.append(1) or look(*arguments))
-    for step in range(6):
-        for batch in recipe.batches(step, range(2)):
+    for step in range(20):
+        for batch in recipe.batches(step, range(4)):
             recipe.first_look(batch)
-    assert len(looked) == 2, "the frame and its mirror image"
+    assert len(looked) == 2 * parts, "each part and its mirror image"
 
 
 def test_losses_are_relative_to_those_before_compensation(tiny):
@@ -332,6 +336,32 @@ def test_weights_can_be_begun_with(tiny, tmp_path):
         ClosedLoopRecipe(tiny(["ctdnet-18"], start=str(path), compensation={"width": 128}), CPU)
 
 
+@pytest.mark.parametrize("part", ABLATIONS)
+def test_a_compensation_without_a_part_learns_is_saved_and_goes_on(tiny, part):
+    without = {"compensation": {"without": [part]}, "validate_every": 1}
+    stages = [{"steps": 2, "batch": 2, "height": 64, "width": 64, "lr": 0.01}]
+    hasty = tiny(["ctdnet-18"], budget_minutes=1e-9, stages=stages, **without)
+    assert [train(hasty, console=quiet()).step for _ in range(2)] == [1, 2]
+    loop = read_loop(hasty.folder / "last.safetensors")
+    assert loop.compensation.without == (part,)
+    begun = ClosedLoopRecipe(hasty, CPU).network.compensation.state_dict()
+    learnt = loop.compensation.state_dict()
+    assert begun.keys() == learnt.keys()
+    assert any(not torch.equal(begun[name], learnt[name]) for name in begun if ".zc." in name)
+    validations = [entry["validation"] for entry in history(hasty.folder) if "validation" in entry]
+    assert len(validations) == 2
+    assert all(("dead" in scores) == (part not in ("bank", "requirement")) for scores in validations)
+    assert all(np.isfinite(list(scores.values())).all() for scores in validations)
+
+
+def test_a_compensation_is_as_deep_as_its_fusion_network(tiny, tmp_path):
+    fuseloop.fusers.weights.write_weights(tmp_path / "deep.safetensors", VFN(3))
+    result = train(tiny(["ctdnet-18"], fusion=str(tmp_path / "deep.safetensors")), console=quiet())
+    loop = read_loop(result.folder / "last.safetensors")
+    assert (loop.network.depth, loop.compensation.depth) == (3, 3)
+    assert set(loop.compensation.rsc_ir) == {"a2si0", "a2si1"}
+
+
 # What goes wrong
 
 
@@ -397,9 +427,10 @@ def test_data_that_is_missing_is_named_with_its_task(tiny, tmp_path, part):
     [
         ({"compensation": {"branch": 2}}, "compensation: .*unexpected keyword argument 'branch'"),
         ({"compensation": {"vectors": 2}}, "compensation: 4 branches .* got 2"),
+        ({"compensation": {"without": ["bnak"]}}, "compensation: .*without 'bnak'; did you mean 'bank'"),
         ({"frozen": ["query"]}, "no part 'query'; parts are bvb, .*bv_f"),
     ],
-    ids=["option", "number", "part"],
+    ids=["option", "number", "ablation", "part"],
 )
 def test_what_does_not_fit_the_compensation_is_refused(tiny, changes, message):
     with pytest.raises(ConfigurationError, match=message):
@@ -495,6 +526,8 @@ def test_the_preset_trains_one_step(kit, tmp_path):
         ["frozen=[bv_f]"],
         ["logit_scale=1"],
         ["coupled_decay=true"],
+        *([f"compensation.without=[{part}]"] for part in ABLATIONS),
+        ["compensation.without=[bank, choice]", "coupled_decay=true"],
         ["compensation.reference_compat=true", "rule=published", "scale_over=0"],
     ],
     ids=" ".join,

@@ -109,10 +109,10 @@ class ClosedLoopFuser:
                 f"makes, or a profile of one as feedback; got {task_network!r}"
             )
         found = loop if isinstance(loop, Loop) else read_loop(find_loop(loop))
-        if self._profile and found.compensation.reference_compat:
+        if self._profile and not found.compensation.one_layout:
             raise ConfigurationError(
                 "a profile needs a compensation of one layout of requirements, and this one is of the published form, "
-                "which reads features as they are; use feedback 'frame' or 'previous'"
+                "or without the descriptor, and reads features as they are; use feedback 'frame' or 'previous'"
             )
         self.neutral = Fuser(
             found.network, engine=engine, precision=precision, tile_pixels=tile_pixels, max_pixels=max_pixels

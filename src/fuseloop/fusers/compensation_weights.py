@@ -40,9 +40,10 @@ def write_compensation(
 
 
 def sizes_of(compensation: SemanticCompensation) -> dict[str, str]:
-    """What metadata say of how a network is built."""
+    """What metadata say of how a network is built; that it goes without parts only where it does."""
     sizes = {name: str(getattr(compensation, name)) for name in _SIZES}
-    return sizes | {"reference_compat": str(compensation.reference_compat).lower()}
+    without = {"without": ",".join(compensation.without)} if compensation.without else {}
+    return sizes | {"reference_compat": str(compensation.reference_compat).lower()} | without
 
 
 def read_compensation(path: str | os.PathLike[str]) -> SemanticCompensation:
@@ -75,7 +76,8 @@ def build(path: Path, metadata: dict[str, str], architecture: str) -> SemanticCo
     """An untrained network of the sizes that the metadata of a file say.
 
     Raises:
-        WeightsError: They name another architecture, or sizes that are missing or not possible.
+        WeightsError: They name another architecture, sizes that are missing or not possible, or parts to go without
+            that are not known.
     """
     sizes = {name: int(metadata[name]) for name in _SIZES if metadata.get(name, "").isdigit()}
     compat = {"true": True, "false": False}.get(metadata.get("reference_compat", ""))
@@ -85,6 +87,7 @@ def build(path: Path, metadata: dict[str, str], architecture: str) -> SemanticCo
             f"architecture='{architecture}', {', '.join(_SIZES)} and reference_compat"
         )
     try:
-        return SemanticCompensation(**sizes, reference_compat=compat)
+        without = [part for part in metadata.get("without", "").split(",") if part]
+        return SemanticCompensation(**sizes, reference_compat=compat, without=without)
     except ValueError as error:
         raise WeightsError(f"{path} says of itself what is not possible: {error}") from error

@@ -130,7 +130,7 @@ def _build_compensation(checkpoint: object, source: Path) -> SemanticCompensatio
         state |= {f"{side}.{re.sub(r'^.*?(?=a2si)', '', str(key))}": value for key, value in part.items()}
     blocks = {match[1] for key in state if (match := re.match(r"rsc_ir\.a2si(\d+)\.", key))}
     embedding = state.get("rsc_ir.a2si0.a_task_img.3.weight")
-    sizes = {
+    sizes: dict[str, Any] = {
         "depth": 1 + max(1, len(blocks)),
         "branches": 4 if embedding is None or embedding.ndim == 0 else max(1, len(embedding) // 16),
         "width": bank.shape[2],

@@ -41,7 +41,7 @@ class CompensationCost(NamedTuple):
     """Multiply-accumulates of a semantic compensation for one frame.
 
     Attributes:
-        least: When every branch of every block has chosen 1×1 kernels.
+        least: When every branch of every block has chosen 1×1 kernels, where it can.
         most: When every branch has chosen 3×3 kernels.
     """
 
@@ -68,4 +68,5 @@ def compensation_cost(
     kernel = CHANNELS * CHANNELS * height * width
     fixed = decided + len(blocks) * kernel  # the zero-conv
     branches = len(blocks) * compensation.branches * kernel
-    return CompensationCost(fixed + branches, fixed + 9 * branches)
+    taps = [1 if configuration == 0 else 9 for configuration in blocks[0].possible]
+    return CompensationCost(fixed + min(taps) * branches, fixed + max(taps) * branches)

@@ -11,14 +11,15 @@ The zero-conv starts at zero, so the closed loop starts as the open loop, bit fo
 There are two forms with the same parameters. `A2SI` is the method with its defects mended: every part learns,
 evaluation is deterministic and no image depends on its batch, no statistics mix tasks, and it costs a fraction of VFN.
 `PublishedA2SI` computes what the published implementation does, for its checkpoints. Submodule names follow the
-published state dictionaries.
+published state dictionaries. `ABLATIONS` are the mended form without one of its parts, to measure what that is worth.
 """
 
 from __future__ import annotations
 
+import difflib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Collection, Iterator
+from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -270,10 +271,16 @@ class SemanticInjection(nn.Module, ABC):
         branches: Number M of dynamic convolutions.
         width: Length e2 of the basis vectors, a multiple of 4.
 
+    Attributes:
+        possible: The configurations that a branch can have.
+        reads_bank: Whether kernels are made of vectors of the bank.
+
     Raises:
         ValueError: `branches` or `width` is not possible.
     """
 
+    possible: ClassVar[tuple[int, ...]] = tuple(range(len(DILATIONS)))
+    reads_bank: ClassVar[bool] = True
     norm: type[nn.BatchNorm2d] | type[_ImageNorm]
     orthogonal_convolutional_prototypes: Tensor
 
@@ -325,16 +332,10 @@ class SemanticInjection(nn.Module, ABC):
             generator: Makes the noise of training.
         """
         seen = self.look(features)
-        structure = [self.summarise(self.p_task_f, requirement), self.structure_of(seen)]
-        embedding = torch.unflatten(self.a_task_img(torch.cat(structure, dim=1)), 1, (_EMBEDDING, self.branches))
-        prototypes = F.normalize(self.orthogonal_convolutional_prototypes, dim=1)
-        logits = (prototypes @ F.normalize(embedding, dim=1)).transpose(1, 2)
-        choice = self.choose(logits, generator)
-        query = self.query(requirement, seen)
-        cosines = F.normalize(query, dim=1) @ F.normalize(bank.flatten(0, 1), dim=1).T
+        logits, choice = self.structure(requirement, seen, generator)
         configurations = choice.argmax(dim=2)
-        vectors, weights = self.select(torch.unflatten(cosines, 1, bank.shape[:2]), choice, configurations)
-        basis = weights.flatten(2) @ bank.flatten(0, 1)
+        query = self.query(requirement, seen)
+        vectors, basis = self.read(bank, query, choice, configurations)
         return Adaptation(
             logits,
             configurations,
@@ -344,6 +345,20 @@ class SemanticInjection(nn.Module, ABC):
             torch.unflatten(self.mlp_1x1(basis), 2, (CHANNELS, CHANNELS, 1, 1)),
             torch.unflatten(self.mlp_3x3(basis), 2, (CHANNELS, CHANNELS, 3, 3)),
         )
+
+    def structure(self, requirement: Tensor, seen: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+        """How well each configuration suits each branch, and what `choose` makes of that, B×M×4 both."""
+        summaries = [self.summarise(self.p_task_f, requirement), self.structure_of(seen)]
+        embedding = torch.unflatten(self.a_task_img(torch.cat(summaries, dim=1)), 1, (_EMBEDDING, self.branches))
+        prototypes = F.normalize(self.orthogonal_convolutional_prototypes, dim=1)
+        logits = (prototypes @ F.normalize(embedding, dim=1)).transpose(1, 2)
+        return logits, self.choose(logits, generator)
+
+    def read(self, bank: Tensor, query: Tensor, choice: Tensor, configurations: Tensor) -> tuple[Tensor, Tensor]:
+        """The vectors that the query selects: their indices in the sub-banks, B×M, and they themselves, B×M×e2."""
+        cosines = F.normalize(query, dim=1) @ F.normalize(bank.flatten(0, 1), dim=1).T
+        vectors, weights = self.select(torch.unflatten(cosines, 1, bank.shape[:2]), choice, configurations)
+        return vectors, weights.flatten(2) @ bank.flatten(0, 1)
 
     def inject(self, features: Tensor, adaptation: Adaptation, *, strength: float = 1.0) -> Tensor:
         """Adds the compensation, B×8×H×W to the same shape.
@@ -424,7 +439,7 @@ class A2SI(SemanticInjection):
         temperature: Of the softmax by which the selection of vectors learns.
     """
 
-    norm = _ImageNorm
+    norm: type[nn.BatchNorm2d] | type[_ImageNorm] = _ImageNorm
     describe = staticmethod(describe)
 
     def __init__(self, branches: int = 4, width: int = 256) -> None:
@@ -526,22 +541,7 @@ class PublishedA2SI(SemanticInjection):
 
     def summarise(self, convolutions: nn.Sequential, requirement: Tensor) -> Tensor:
         """The mean over the whole sequence."""
-        first, activation, second = convolutions
-        assert isinstance(first, nn.Conv1d)
-        assert isinstance(second, nn.Conv1d)
-        sequence = F.pad(requirement.flatten(1)[:, None], (1, 1))
-        length = sequence.shape[2] - 2
-        total = torch.zeros((), dtype=sequence.dtype, device=sequence.device)
-        ends = []
-        for start in range(0, length, _CHUNK):
-            stop = min(start + _CHUNK, length)
-            hidden = activation(F.conv1d(sequence[:, :, start : stop + 2], first.weight))
-            total = total + hidden.sum(dim=2)
-            ends += [hidden[:, :, 0]] if start == 0 else []
-            ends += [hidden[:, :, -1]] if stop == length else []
-        # Tap 0 reads the element before each, which is all but the last; tap 2 the one after, all but the first.
-        sums = torch.stack([total - ends[1], total, total - ends[0]], dim=2)
-        return torch.einsum("kjt,bjt->bk", second.weight, sums) / length
+        return _mean_over_sequence(convolutions, requirement)
 
     def query(self, requirement: Tensor, seen: Tensor) -> Tensor:
         """As published; no gradient would reach it."""
@@ -570,8 +570,33 @@ class PublishedA2SI(SemanticInjection):
 
     def activate(self, response: Tensor) -> Tensor:
         """The batch norm is over all images and branches."""
-        activated: Tensor = self.B_LR(response.flatten(0, 1))
-        return torch.unflatten(activated, 0, response.shape[:2]).mean(dim=1)
+        return _branch_by_branch(self.B_LR, response)
+
+
+def _mean_over_sequence(convolutions: nn.Sequential, requirement: Tensor) -> Tensor:
+    """The mean of two Conv1d over a flattened requirement, B×outputs, some elements at a time."""
+    first, activation, second = convolutions
+    assert isinstance(first, nn.Conv1d)
+    assert isinstance(second, nn.Conv1d)
+    sequence = F.pad(requirement.flatten(1)[:, None], (1, 1))
+    length = sequence.shape[2] - 2
+    total = torch.zeros((), dtype=sequence.dtype, device=sequence.device)
+    ends = []
+    for start in range(0, length, _CHUNK):
+        stop = min(start + _CHUNK, length)
+        hidden = activation(F.conv1d(sequence[:, :, start : stop + 2], first.weight))
+        total = total + hidden.sum(dim=2)
+        ends += [hidden[:, :, 0]] if start == 0 else []
+        ends += [hidden[:, :, -1]] if stop == length else []
+    # Tap 0 reads the element before each, which is all but the last; tap 2 the one after, all but the first.
+    sums = torch.stack([total - ends[1], total, total - ends[0]], dim=2)
+    return torch.einsum("kjt,bjt->bk", second.weight, sums) / length
+
+
+def _branch_by_branch(activate: nn.Module, response: Tensor) -> Tensor:
+    """Batch norm and leaky ReLU of every branch as if it were an image, and their mean: B×M×8×H×W to B×8×H×W."""
+    activated: Tensor = activate(response.flatten(0, 1))
+    return torch.unflatten(activated, 0, response.shape[:2]).mean(dim=1)
 
 
 def _average_in_strips(convolutions: nn.Sequential, x: Tensor) -> Tensor:
@@ -603,6 +628,149 @@ def _fold(convolution: nn.Module, norm: nn.Module) -> tuple[Tensor, Tensor]:
     return convolution.weight * scale[:, None, None, None], norm.bias - norm.running_mean * scale
 
 
+class FixedStructure(A2SI):
+    """Without the choice of structures: every branch has 3×3 kernels, not dilated."""
+
+    possible = (1,)
+
+    def __init__(self, branches: int = 4, width: int = 256) -> None:
+        super().__init__(branches, width)
+        del self.p_task_f, self.p_img_f, self.a_task_img, self.orthogonal_convolutional_prototypes
+
+    def structure(self, requirement: Tensor, seen: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+        """The same for every image."""
+        fixed = seen.new_zeros(len(seen), self.branches, len(DILATIONS))
+        fixed[:, :, self.possible[0]] = 1
+        return fixed, fixed
+
+
+class NoBank(A2SI):
+    """Without the bank: kernels are made of the query itself, so that branches with one configuration have the same.
+
+    How much a branch counts then teaches its choice.
+    """
+
+    reads_bank = False
+
+    def read(self, bank: Tensor, query: Tensor, choice: Tensor, configurations: Tensor) -> tuple[Tensor, Tensor]:
+        """The query for every branch."""
+        chosen = choice.gather(2, configurations[..., None])  # 1, with the gradient of the choice
+        return torch.zeros_like(configurations), chosen * query[:, None]
+
+
+class PlainConvolution(A2SI):
+    """Without the requirement: M plain 3×3 convolutions in place of those that are made for a task and an image."""
+
+    possible = (1,)
+    reads_bank = False
+
+    def __init__(self, branches: int = 4, width: int = 256) -> None:
+        super().__init__(branches, width)
+        del self.p_task_f, self.p_img_f, self.a_task_img, self.orthogonal_convolutional_prototypes
+        del self.bv_f, self.mlp_1x1, self.mlp_3x3
+        plain = nn.Conv2d(CHANNELS, branches * CHANNELS, 3)  # for the weights that it begins with
+        self.kernels = nn.Parameter(torch.unflatten(plain.weight.detach(), 0, (branches, CHANNELS)))
+
+    def adapt(
+        self, features: Tensor, requirement: Tensor, bank: Tensor, *, generator: torch.Generator | None = None
+    ) -> Adaptation:
+        """The same kernels for every image."""
+        images, shape = len(features), (len(features), self.branches)
+        fixed = features.new_zeros(*shape, len(DILATIONS))
+        fixed[:, :, self.possible[0]] = 1
+        return Adaptation(
+            logits=fixed,
+            configurations=fixed.argmax(dim=2),
+            query=features.new_zeros(images, 0),
+            vectors=fixed.new_zeros(shape, dtype=torch.int64),
+            basis=features.new_zeros(*shape, 0),
+            pointwise=features.new_zeros(*shape, CHANNELS, CHANNELS, 1, 1),
+            spatial=self.kernels.expand(images, *self.kernels.shape),
+        )
+
+
+class HardSelection(A2SI):
+    """Without the gradient of the query, as published: of the bank only what was selected learns (D1)."""
+
+    def select(self, cosines: Tensor, choice: Tensor, configurations: Tensor) -> tuple[Tensor, Tensor]:
+        """The same vectors."""
+        vectors, _ = super().select(cosines, choice, configurations)
+        hard = F.one_hot(vectors, cosines.shape[2]).to(choice.dtype)
+        return vectors, choice[..., None] * hard[:, :, None]
+
+
+class NoisyChoice(A2SI):
+    """Without determinism, as published: noise on cosines that are not scaled, also in evaluation (D2).
+
+    Without a passed generator the noise is of the global one.
+    """
+
+    def choose(self, logits: Tensor, generator: torch.Generator | None) -> Tensor:
+        """By the cosines and as much noise."""
+        noisy = logits + gumbel(logits, generator)
+        hard = F.one_hot(noisy.argmax(dim=2), len(DILATIONS)).to(noisy.dtype)
+        return straight_through(hard, (noisy / _GUMBEL_TEMPERATURE).softmax(dim=2))
+
+
+class BatchNorms(A2SI):
+    """Without norms of single images, as published: by the batch in training and by running statistics after it (D8).
+
+    In training what is made of an image depends on the others of its batch, and statistics mix tasks.
+    """
+
+    norm = nn.BatchNorm2d
+
+    def activate(self, response: Tensor) -> Tensor:
+        """The batch norm is over all images and branches."""
+        return _branch_by_branch(self.B_LR, response)
+
+
+class FlatDescriptor(A2SI):
+    """Without the descriptor, as published: the mean over the feature, flattened in the order that it has (D9)."""
+
+    describe = staticmethod(PublishedA2SI.describe)
+
+    def summarise(self, convolutions: nn.Sequential, requirement: Tensor) -> Tensor:
+        """The mean over the whole sequence."""
+        return _mean_over_sequence(convolutions, requirement)
+
+    def query(self, requirement: Tensor, seen: Tensor) -> Tensor:
+        """As published of the feature with an RMS of 1, from which the structure is not chosen."""
+        return super().query(_unit_rms(requirement), seen)
+
+
+ABLATIONS: dict[str, type[A2SI]] = {
+    "bank": NoBank,
+    "choice": FixedStructure,
+    "requirement": PlainConvolution,
+    "query_gradient": HardSelection,
+    "determinism": NoisyChoice,
+    "image_norm": BatchNorms,
+    "descriptor": FlatDescriptor,
+}
+"""What the mended form can go without: what it then is. The last four undo what differs from the published form."""
+
+
+def mended_without(parts: Collection[str]) -> type[A2SI]:
+    """The mended form without some of its parts.
+
+    Args:
+        parts: Keys of `ABLATIONS`.
+
+    Raises:
+        ValueError: There is no such part, or "requirement" is not the only one: of the rest it leaves nothing.
+    """
+    for part in parts:
+        if part not in ABLATIONS:
+            near = difflib.get_close_matches(part, ABLATIONS, n=1)
+            guess = f"did you mean {near[0]!r}? " if near else ""
+            raise ValueError(f"A2SI cannot go without {part!r}; {guess}Known: {', '.join(ABLATIONS)}")
+    if "requirement" in parts and len(parts) > 1:
+        raise ValueError("without the requirement there is nothing else to go without; give 'requirement' alone")
+    forms = [ABLATIONS[part] for part in ABLATIONS if part in parts]
+    return A2SI if not forms else forms[0] if len(forms) == 1 else type("A2SI", tuple(forms), {})
+
+
 class SemanticCompensation(nn.Module):
     """RSC for both modalities of a VFN, with the bank that they share.
 
@@ -619,15 +787,16 @@ class SemanticCompensation(nn.Module):
         depth: Number L of blocks of the VFN, at least 2; there are L-1 A2SI blocks for each modality.
         branches: Number M of dynamic convolutions of a block.
         width: Length e2 of the basis vectors.
-        vectors: Basis vectors of each configuration, at least M.
+        vectors: Basis vectors of each configuration, at least M; none without a bank.
         reference_compat: Whether the blocks compute what the published implementation does (`PublishedA2SI`).
+        without: Parts that the mended form goes without, keys of `ABLATIONS`.
 
     Attributes:
         bvb: The bank, 4×V×e2. In the mended form the directions of its vectors count, see `bank`.
         usage: How often each vector was selected in training since it was last zeroed, 4×V; not saved.
 
     Raises:
-        ValueError: A number is not possible.
+        ValueError: A number is not possible, or there is no such part.
     """
 
     usage: Tensor
@@ -640,23 +809,31 @@ class SemanticCompensation(nn.Module):
         width: int = 256,
         vectors: int = 32,
         reference_compat: bool = False,
+        without: Collection[str] = (),
     ) -> None:
         super().__init__()
+        if isinstance(without, str):
+            raise ValueError(f"what it goes without is a list of parts, such as [{without}], not {without!r}")
+        if reference_compat and without:
+            raise ValueError(f"the published form is as it is; {', '.join(without)} can be left out of the mended one")
+        block = PublishedA2SI if reference_compat else mended_without(without)
         if depth < 2:
             raise ValueError(f"compensation stands between blocks: it needs a depth of at least 2, got {depth}")
-        if vectors < branches:
+        if block.reads_bank and vectors < branches:
             raise ValueError(
                 f"{branches} branches with the same configuration need {branches} vectors of their own, got {vectors}"
             )
         self.depth = depth
         self.branches = branches
         self.width = width
-        self.vectors = vectors
+        self.vectors = vectors = vectors if block.reads_bank else 0
         self.reference_compat = reference_compat
-        block = PublishedA2SI if reference_compat else A2SI
+        self.without = tuple(part for part in ABLATIONS if part in without)
         self.rsc_ir = nn.ModuleDict({f"a2si{level}": block(branches, width) for level in range(depth - 1)})
         self.rsc_vi = nn.ModuleDict({f"a2si{level}": block(branches, width) for level in range(depth - 1)})
-        self.bvb = nn.Parameter(_orthonormal(len(DILATIONS) * vectors, width).view(len(DILATIONS), vectors, width))
+        self.bvb = nn.Parameter(
+            _orthonormal(len(DILATIONS) * vectors, width).view(len(DILATIONS), vectors, width), block.reads_bank
+        )
         self.register_buffer("usage", torch.zeros(len(DILATIONS), vectors, dtype=torch.int64), persistent=False)
         self._describe = block.describe
 
@@ -665,10 +842,16 @@ class SemanticCompensation(nn.Module):
         """The vectors as the blocks read them, 4×V×e2: of length 1, under `reference_compat` as they are."""
         return self.bvb if self.reference_compat else F.normalize(self.bvb, dim=2)
 
+    @property
+    def one_layout(self) -> bool:
+        """Whether requirements have one layout and magnitude, so that they can be stored and averaged."""
+        return self._describe is describe
+
     def describe(self, feature: Tensor) -> Tensor:
         """The requirement for a feature of a task network, which is no longer part of a graph.
 
-        In the mended form that is B×C×4×4 (`describe`), under `reference_compat` the feature itself.
+        In the mended form that is B×C×4×4 (`describe`), under `reference_compat` and without the descriptor the feature
+        itself.
 
         Raises:
             ConfigurationError: The feature has an unusable shape.
@@ -706,7 +889,7 @@ class SemanticCompensation(nn.Module):
             block = blocks[f"a2si{level}"]
             assert isinstance(block, SemanticInjection)
             adaptation = block.adapt(features, requirement, bank, generator=generator)
-            if self.training:
+            if self.training and self.vectors:
                 self._count(adaptation)
             compensated.append(block.inject(features, adaptation, strength=strength))
         return compensated[0], compensated[1]

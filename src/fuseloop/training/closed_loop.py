@@ -504,7 +504,7 @@ class ClosedLoopRecipe:
         """Of each task the main score with compensation, what that gains, and the mean loss relative to before.
 
         "selected" is one minus the mean score, or the mean relative loss; "dead" the share of the vectors of the bank
-        that no image selected in training since the last validation.
+        that no image selected in training since the last validation, where there is a bank.
         """
         assert isinstance(network, LoopLearner)
         scores: dict[str, float] = {}
@@ -522,8 +522,9 @@ class ClosedLoopRecipe:
             scores |= {title: score, f"{title}/gain": score - open_score}
             scores[f"{title}/loss"] = float(torch.cat(losses).mean()) / max(open_loss, 1e-12)
         usage = self.network.compensation.usage
-        scores["dead"] = float((usage == 0).float().mean())
-        usage.zero_()
+        if usage.numel():
+            scores["dead"] = float((usage == 0).float().mean())
+            usage.zero_()
         chosen = [scores[title if self.config.select == "score" else f"{title}/loss"] for title in self.titles]
         mean = sum(chosen) / len(chosen)
         return {"selected": 1 - mean if self.config.select == "score" else mean, **scores}
@@ -573,7 +574,8 @@ def first_compensation(config: ClosedLoopConfig, depth: int) -> SemanticCompensa
         except RuntimeError as error:
             raise ConfigurationError(
                 f"start: {config.start} has depth {begun.depth}, {begun.branches} branches and {begun.vectors} vectors "
-                f"of {begun.width}, reference_compat {begun.reference_compat}; the training is of another shape"
+                f"of {begun.width}, reference_compat {begun.reference_compat}, without "
+                f"{', '.join(begun.without) or 'nothing'}; the training is of another shape"
             ) from error
     for module in compensation.modules():
         if isinstance(module, A2SI):
