@@ -27,7 +27,8 @@ from fuseloop import cli
 from fuseloop.datasets.table import DATA_SETS
 from fuseloop.engines import ENGINES
 from fuseloop.errors import ImageError
-from fuseloop.fusers.loop_weights import shipped_loops, write_loop
+from fuseloop.fusers.loop_weights import read_loop, shipped_loops, write_loop
+from fuseloop.fusers.reference import published_compensation
 from fuseloop.fusers.requirement import Profile, read_profile
 from fuseloop.fusers.weights import known_weights, write_weights
 from fuseloop.metrics import metrics_of, score_frame
@@ -641,6 +642,32 @@ class TestOtherCommands:
         ran = run("convert stage1.pth own.safetensors")
         assert ran.code == 0
         assert "a BFN of depth 4" in ran.output
+
+    @pytest.mark.parametrize("fusion", ["vfn.pth", "own.safetensors", "vfn"])
+    def test_convert_makes_a_closed_loop_of_a_compensation_and_its_fusion_network(self, run, detector, fusion):
+        torch.manual_seed(1)
+        network, compensation = VFN(), SemanticCompensation(width=64, vectors=8, reference_compat=True)
+        torch.nn.init.normal_(compensation.rsc_ir["a2si0"].zc.weight, std=5)
+        torch.save({"net": network.state_dict()}, Path("vfn.pth"))
+        write_weights(Path("own.safetensors"), network)
+        torch.save(published_compensation(compensation), Path("rsc.pth"))
+        assert "with --fusion VFN it becomes a closed loop" in run("convert rsc.pth alone.safetensors").output
+        ran = run(f"convert rsc.pth loop.safetensors --fusion {fusion}")
+        assert ran.code == 0, ran.errors
+        assert "a closed loop of depth 2, as published" in ran.output
+        read = read_loop("loop.safetensors")
+        if fusion != "vfn":
+            assert all(
+                torch.equal(value, read.network.state_dict()[key]) for key, value in network.state_dict().items()
+            )
+        save_folders("a")
+        command = f"fuse --infrared ir --visible vis --out out --engine torch --fuser loop.safetensors --for {detector}"
+        assert run(command).code == 0
+        torch.save(VFN(4).state_dict(), Path("deep.pth"))
+        ran = run("convert rsc.pth deep.safetensors --fusion deep.pth")
+        assert (ran.code, "for a VFN of depth 2, and this one has depth 4" in ran.errors) == (2, True)
+        assert "no bank of basis vectors" in run("convert vfn.pth wrong.safetensors --fusion vfn").errors
+        assert not Path("deep.safetensors").exists()
 
     def test_train_visual_takes_a_file_changes_and_a_run_folder(self, run):
         Path("tiny.yaml").write_text(

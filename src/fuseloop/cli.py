@@ -695,22 +695,38 @@ def export(*, out: Path, fuser: str = "vfn", part: PartName = "frame", overwrite
 
 
 @app.command(sort_key=10)
-def convert(checkpoint: Path, out: Path, *, overwrite: Flag = False) -> None:
+def convert(checkpoint: Path, out: Path, *, fusion: str | None = None, overwrite: Flag = False) -> None:
     """Convert a pickled checkpoint of published code to a weight file.
 
     It may be of VFN or the semantic compensation of CLDyN, or of the base network or the prompts of T-OAR; it says
     itself which. The checkpoint cannot run code: only tensors and plain values are read from it.
 
+    ```
+    fuseloop convert vfn.pth vfn.safetensors
+    fuseloop convert rsc.pth loop.safetensors --fusion vfn.pth
+    ```
+
     Args:
         checkpoint: What torch.save wrote: state dictionaries under the published keys, such as `net` or `T_dpi`.
         out: The file to write, FILE.safetensors.
+        fusion: The VFN that a semantic compensation was trained for: its checkpoint, a weight file, or the name of
+            shipped weights. OUT is then a closed loop.
         overwrite: Replace a file that exists.
     """
     from fuseloop.fusers.conversion import convert as convert_checkpoint
+    from fuseloop.fusers.reference import convert_loop
+    from fuseloop.networks.semantic_compensation import SemanticCompensation
     from fuseloop.networks.vfn import VFN
 
+    if fusion is not None:
+        loop = convert_loop(checkpoint, fusion, out, overwrite=overwrite)
+        use = f"use it with: fuseloop fuse --fuser {out} --for NETWORK"
+        print(f"wrote {out}, a closed loop of depth {loop.network.depth}, as published; {use}")
+        return
     network = convert_checkpoint(checkpoint, out, overwrite=overwrite)
     use = f"; use it with: fuseloop fuse --fuser {out}" if isinstance(network, VFN) else ""
+    if isinstance(network, SemanticCompensation):
+        use = "; with --fusion VFN it becomes a closed loop that fuses"
     print(f"wrote {out}, a {type(network).__name__} of depth {network.depth}{use}")
 
 

@@ -24,10 +24,11 @@ from torch import Tensor
 
 from fuseloop.errors import WeightsError
 from fuseloop.fusers.compensation_weights import write_compensation
-from fuseloop.fusers.weights import write_weights
+from fuseloop.fusers.loop_weights import Loop, write_loop
+from fuseloop.fusers.weights import find_weights, read_weights, write_weights
 from fuseloop.networks.semantic_compensation import SemanticCompensation
 from fuseloop.networks.vfn import VFN
-from fuseloop.weights.files import check_finite, mismatch
+from fuseloop.weights.files import SUFFIX, check_finite, mismatch
 
 ALIASES = {"vi_e": "vi_feb", "ir_e": "ir_feb", "fb": "frb2"}
 _ENCODER, _ATTENTION, _RECONSTRUCTION = r"bfe|e\d+", r"mlp_aa|mlp_ma|conv_mean_a|conv_max_a", r"f_conv|d\d+|res"
@@ -85,6 +86,38 @@ def convert_compensation(
     compensation = _build_compensation(_unpickle(source), source)
     write_compensation(target, compensation, description=f"converted from {source.name}", overwrite=overwrite)
     return compensation
+
+
+def convert_loop(
+    source: str | os.PathLike[str],
+    fusion: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+) -> Loop:
+    """Converts a pickled checkpoint of the reference's semantic compensation into the weight file of a closed loop.
+
+    Args:
+        source: The checkpoint, see `convert_compensation`.
+        fusion: The fusion network that it was trained for, which the checkpoint does not hold: a checkpoint as
+            `convert_checkpoint` takes it, a weight file, or the name of shipped weights.
+        target: The ``.safetensors`` file to write.
+        overwrite: Whether an existing target may be replaced.
+
+    Returns:
+        The networks on the CPU, in evaluation mode; the compensation in its published form.
+
+    Raises:
+        WeightsError: A checkpoint or weight file cannot be read, holds more than plain values, or is not of these
+            networks; or the target exists or cannot be written.
+        ConfigurationError: The two networks have different L.
+    """
+    source, found = Path(source), find_weights(fusion)
+    compensation = _build_compensation(_unpickle(source), source)
+    network = read_weights(found) if found.suffix == SUFFIX else _build(_read_state(found), found)
+    description = f"converted from {source.name} and {found.name}"
+    write_loop(target, network, compensation, description=description, overwrite=overwrite)
+    return Loop(network, compensation)
 
 
 def published_compensation(
