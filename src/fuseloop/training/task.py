@@ -7,7 +7,7 @@ infrared, visible, mean, maximum and fused images of the same pairs, and is vali
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from itertools import islice
@@ -189,17 +189,19 @@ class Learner(nn.Module):
         fusing: Makes the images.
     """
 
-    def __init__(self, network: TaskNetwork, fusing: Fusing) -> None:
+    def __init__(self, network: TaskNetwork, fusing: Callable[[TaskBatch], Tensor]) -> None:
         super().__init__()
         self.network = network
-        self._fusing = fusing
+        self.fusing = fusing
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Learner:
-        return Learner(deepcopy(self.network, memo), self._fusing)
+        # What makes images without learning is shared by both; a module learns, and is copied.
+        fusing = deepcopy(self.fusing, memo) if isinstance(self.fusing, nn.Module) else self.fusing
+        return Learner(deepcopy(self.network, memo), fusing)
 
     def forward(self, batch: TaskBatch) -> Tensor:
         """The loss of each pair, (B,)."""
-        losses: Tensor = self.network.loss(self.network(self._fusing(batch)), batch.targets, "none")
+        losses: Tensor = self.network.loss(self.network(self.fusing(batch)), batch.targets, "none")
         return losses
 
 
@@ -307,8 +309,7 @@ class TaskRecipe:
         self._match = [match_classes(self.task_network, kept.pairs, name=config.network) for kept in self._validation]
         self._sources = [Source(*row) for row in zip(data, match, (one.weight for one in config.data), strict=True)]
         self._sampler = TaskSampler(self._sources, config.fusers, config.seed)
-        self._fusing = Fusing(config.fusers, device)
-        self.network = Learner(self.task_network, self._fusing)
+        self.network = Learner(self.task_network, Fusing(config.fusers, device))
         self._step = 0
         self._ahead: tuple[int, tuple[int, ...], Iterator[TaskBatch]] | None = None
 
@@ -395,7 +396,7 @@ class TaskRecipe:
             kept: list[Any] = []
             for pairs, match in zip(self._validation, self._match, strict=True):
                 for batch in whole_frames(pairs, match, fuser):
-                    images = self._fusing(batch.to(self.device))
+                    images = network.fusing(batch.to(self.device))
                     found = [one.to("cpu") for one in network.network.predict(network.network(images))]
                     kept += [
                         network.network.keep(str(len(kept) + number), *one)
