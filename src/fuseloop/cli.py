@@ -410,6 +410,7 @@ def evaluate(
     overlays: Path | None = None,
     same: Texts | None = None,
     strength: float = 1.0,
+    feedback: str = "frame",
     first_look: float = 1.0,
     batch: PositiveInt = 1,
     engine: EngineName = "openvino",
@@ -419,7 +420,8 @@ def evaluate(
     """Score what task networks see in what fusers make of a labelled data set.
 
     Each pair is fused, rounded to 8 bits, and looked at by the task networks as they are. A closed loop makes an image
-    of its own for each of them, from its first look and without the labels. Every score is printed with
+    of its own for each of them, from its first look and without the labels; --feedback profile:FILE makes one for all,
+    of what `fuseloop profile` stored. Every score is printed with
     its bootstrap 95 % interval over the frames, and several fusers with their differences on the same frames. A frame
     that one of them cannot do is reported and left out for all.
 
@@ -446,6 +448,8 @@ def evaluate(
         overlays: Write pictures of every frame, labels beside predictions, to this folder.
         same: Two names of one class, THEIRS=OURS: what the data set calls it, and the task network.
         strength: How much closed loops change the images for a task network, from 0 to 1.
+        feedback: Where closed loops have the requirement from, see `fuseloop fuse`; with previous the pairs are the
+            frames of a video.
         first_look: Size of the image of their first look as a share of the frame.
         batch: How many images of one size a task network sees at a time.
         engine: What runs fusion networks.
@@ -477,7 +481,7 @@ def evaluate(
 
     tune_allocator()
     place = _device(device)
-    opened = partial(open_source, engine=engine, strength=strength, first_look=first_look)
+    opened = partial(open_source, engine=engine, strength=strength, feedback=feedback, first_look=first_look)
     sources = {name: opened(value) for name, value in fusers.items()}
     task_networks: dict[str, TaskNetwork | dict[str, TaskNetwork]] = {
         name: _load_task_network(value, place) for name, value in networks.items()

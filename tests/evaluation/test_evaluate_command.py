@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import fuseloop
+from fuseloop.fusers.requirement import Profile, write_profile
 from fuseloop.fusers.weights import write_weights as fusion_weights
 from fuseloop.pairs.images import read_image
 from fuseloop.tasks.weights import build, write_weights
@@ -153,6 +155,43 @@ class TestClosedLoops:
         content = read()
         for of_fuser in content["scores"].values():
             assert of_fuser["loop"] == of_fuser["alone"]
+
+    def test_a_stored_profile_makes_one_image_for_all_task_networks(self, run, data, loop):
+        requirement = torch.randn(1, 64, 4, 4, generator=torch.Generator().manual_seed(1))
+        write_profile("stored.safetensors", Profile(requirement, 1))
+        files = "--infrared data/test/ir --visible data/test/vi --out saved --feedback profile:stored.safetensors"
+        assert run(f"fuse {files} --fuser {loop} --engine torch").code == 0
+        command = f"evaluate --fuser {loop} --fuser saved {ALL} {DATA} --engine torch --json"
+        ran = run(f"{command} all.json --feedback profile:stored.safetensors")
+        assert ran.code == 0, ran.errors
+        content, own = read(), read()["fusers"]["loop"]
+        assert own["feedback"] == "profile:stored.safetensors"
+        assert len(own["profile_sha256"]) == 64
+        for of_fuser in content["scores"].values():
+            assert of_fuser["loop"] == of_fuser["saved"]
+        assert run(f"{command} frame.json").code == 0
+        assert read("frame.json")["fusers"]["loop"]["images_sha256"] != own["images_sha256"]
+
+    def test_with_previous_the_pairs_are_frames_of_a_video(self, run, data, loop):
+        """The first one is neutral."""
+        command = f"evaluate --fuser {loop} --task-network saliency --dataset msrs:data:test[:1] --engine torch --json"
+        for name, options in (("a", "--feedback previous"), ("b", "--strength 0"), ("c", "")):
+            ran = run(f"{command} {name}.json {options}")
+            assert ran.code == 0, ran.errors
+        images = [read(f"{name}.json")["fusers"]["loop"]["images_sha256"] for name in "abc"]
+        assert images[0] == images[1] != images[2]
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ("--feedback next", "unknown feedback 'next'"),
+            ("--feedback profile:none.safetensors", "cannot read none.safetensors"),
+            ("--feedback previous --first-look 0.5", "a smaller first look is for feedback 'frame'"),
+        ],
+    )
+    def test_a_feedback_that_cannot_be_is_refused(self, run, data, loop, options, message):
+        ran = run(f"evaluate --fuser {loop} --task-network saliency {DATA} --engine torch {options}")
+        assert (ran.code, message in ran.errors) == (2, True), ran.errors
 
     def test_a_network_without_a_usable_feature_is_named(self, run, data, loop, monkeypatch):
         def flat(self, prepared):

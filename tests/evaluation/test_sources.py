@@ -99,7 +99,7 @@ class TestClosedLoops:
         said = source.describe()
         assert said == source.bound(PaintedSaliency()).describe()
         assert (said["kind"], said["engine"], said["tasks"]) == ("closed loop", "onnxruntime", ["detection"])
-        assert (said["strength"], said["first_look"]) == (0.5, 0.25)
+        assert (said["strength"], said["feedback"], said["first_look"]) == (0.5, "frame", 0.25)
         assert len(said["weights_sha256"]) == 64
 
     @pytest.mark.skipif("cldyn" in shipped_loops(), reason="it is shipped")

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from fuseloop.datasets.labelled import LabelledPair
 from fuseloop.datasets.pixels import read_visible
 from fuseloop.errors import ConfigurationError, PairError
-from fuseloop.fusers.closed_loop import ClosedLoopFuser
+from fuseloop.fusers.closed_loop import PROFILE, ClosedLoopFuser
 from fuseloop.fusers.fuser import Fuser
 from fuseloop.fusers.loop_weights import Loop, find_loop, is_loop, read_loop
 from fuseloop.fusers.rules import RULES
@@ -100,6 +100,8 @@ class LoopSource:
         weights: Their file, where there is one.
         engine: What runs the fusion network.
         strength: See `ClosedLoopFuser`.
+        feedback: See `ClosedLoopFuser`; with "previous" the pairs are taken as the frames of a video, and a profile
+            makes the same images for all task networks.
         first_look: See `ClosedLoopFuser`.
     """
 
@@ -110,27 +112,30 @@ class LoopSource:
         *,
         engine: str = "torch",
         strength: float = 1.0,
+        feedback: str = "frame",
         first_look: float = 1.0,
     ) -> None:
         self.loop, self.weights = loop, weights
-        self.engine, self.strength, self.first_look = engine, strength, first_look
+        self.engine, self.strength, self.feedback, self.first_look = engine, strength, feedback, first_look
 
     def bound(self, network: TaskNetwork) -> ImageSource:
         """What makes the images for a task network.
 
         Raises:
-            ConfigurationError: The strength or the first look is out of range.
+            ConfigurationError: The strength or the first look is out of range, or the feedback is unknown or does not
+                fit the loop.
+            WeightsError: The file of a profile cannot be read.
         """
-        fuser = ClosedLoopFuser(
-            self.loop, network, engine=self.engine, strength=self.strength, first_look=self.first_look
-        )
-        return _Customised(fuser, self)
+        options: dict[str, Any] = {"strength": self.strength, "feedback": self.feedback, "first_look": self.first_look}
+        return _Customised(ClosedLoopFuser(self.loop, network, engine=self.engine, **options), self)
 
     def describe(self) -> dict[str, Any]:
         """What it is, for JSON."""
         said: dict[str, Any] = {"kind": "closed loop", "network": type(self.loop.network).__name__}
-        said |= {"engine": self.engine, "strength": self.strength, "first_look": self.first_look}
-        said |= {"tasks": list(self.loop.tasks)}
+        said |= {"engine": self.engine, "strength": self.strength, "feedback": self.feedback}
+        said |= {"first_look": self.first_look, "tasks": list(self.loop.tasks)}
+        if self.feedback.startswith(PROFILE):
+            said["profile_sha256"] = file_hash(Path(self.feedback.removeprefix(PROFILE)))
         return said | ({} if self.weights is None else {"weights_sha256": file_hash(self.weights)})
 
 
@@ -206,7 +211,14 @@ class FolderSource:
         return found[0]
 
 
-def open_source(text: str, *, engine: str = "torch", strength: float = 1.0, first_look: float = 1.0) -> Source:
+def open_source(
+    text: str,
+    *,
+    engine: str = "torch",
+    strength: float = 1.0,
+    feedback: str = "frame",
+    first_look: float = 1.0,
+) -> Source:
     """What gives the images.
 
     Args:
@@ -214,6 +226,7 @@ def open_source(text: str, *, engine: str = "torch", strength: float = 1.0, firs
             either, or a folder of fused images; names come before folders that are called so.
         engine: What runs fusion networks.
         strength: Of a closed loop, see `ClosedLoopFuser`.
+        feedback: Of a closed loop, see `LoopSource`.
         first_look: Of a closed loop, see `ClosedLoopFuser`.
 
     Raises:
@@ -225,7 +238,8 @@ def open_source(text: str, *, engine: str = "torch", strength: float = 1.0, firs
         return RuleSource(text)
     if is_loop(text):
         file = find_loop(text)
-        return LoopSource(read_loop(file), file, engine=engine, strength=strength, first_look=first_look)
+        options: dict[str, Any] = {"strength": strength, "feedback": feedback, "first_look": first_look}
+        return LoopSource(read_loop(file), file, engine=engine, **options)
     path = Path(text)
     if text not in SHIPPED and os.path.isdir(path) and not os.path.isfile(path / SHARED):
         return FolderSource(path)
