@@ -29,10 +29,12 @@ from fuseloop.engines import ENGINES
 from fuseloop.errors import ImageError
 from fuseloop.fusers.loop_weights import read_loop, shipped_loops, write_loop
 from fuseloop.fusers.reference import published_compensation
+from fuseloop.fusers.reference_tdfusion import published_tdfusion
 from fuseloop.fusers.requirement import Profile, read_profile
 from fuseloop.fusers.weights import known_weights, write_weights
 from fuseloop.metrics import metrics_of, score_frame
 from fuseloop.networks.prompt_injection import BFN
+from fuseloop.networks.restormer_fusion import RestormerFusion
 from fuseloop.networks.semantic_compensation import SemanticCompensation
 from fuseloop.networks.vfn import VFN
 from fuseloop.pairs.images import Picture, read_image, write_image
@@ -642,6 +644,17 @@ class TestOtherCommands:
         ran = run("convert stage1.pth own.safetensors")
         assert ran.code == 0
         assert "a BFN of depth 4" in ran.output
+
+    def test_convert_takes_the_fusion_network_of_tdfusion_which_then_fuses(self, run):
+        torch.save(published_tdfusion(RestormerFusion()), Path("published.pth"))
+        ran = run("convert published.pth own.safetensors")
+        assert "a RestormerFusion; use it with: fuseloop fuse --fuser own.safetensors --engine torch" in ran.output
+        save_folders("a")
+        ran = run("fuse --infrared ir --visible vis --out out --fuser own.safetensors --engine openvino")
+        assert ran.code == 2
+        assert "choose engine torch in fp32" in ran.errors
+        assert run("fuse --infrared ir --visible vis --out out --fuser own.safetensors --engine torch").code == 0
+        assert read_image("out/a.png").pixels.shape == (HEIGHT, WIDTH, 3)
 
     @pytest.mark.parametrize("fusion", ["vfn.pth", "own.safetensors", "vfn"])
     def test_convert_makes_a_closed_loop_of_a_compensation_and_its_fusion_network(self, run, detector, fusion):

@@ -702,8 +702,9 @@ def export(*, out: Path, fuser: str = "vfn", part: PartName = "frame", overwrite
 def convert(checkpoint: Path, out: Path, *, fusion: str | None = None, overwrite: Flag = False) -> None:
     """Convert a pickled checkpoint of published code to a weight file.
 
-    It may be of VFN or the semantic compensation of CLDyN, or of the base network or the prompts of T-OAR; it says
-    itself which. The checkpoint cannot run code: only tensors and plain values are read from it.
+    It may be of VFN or the semantic compensation of CLDyN, of the base network or the prompts of T-OAR, or of the
+    fusion network or the loss generator of TDFusion; it says itself which. The checkpoint cannot run code: only tensors
+    and plain values are read from it.
 
     ```
     fuseloop convert vfn.pth vfn.safetensors
@@ -719,6 +720,7 @@ def convert(checkpoint: Path, out: Path, *, fusion: str | None = None, overwrite
     """
     from fuseloop.fusers.conversion import convert as convert_checkpoint
     from fuseloop.fusers.reference import convert_loop
+    from fuseloop.networks.restormer_fusion import RestormerFusion
     from fuseloop.networks.semantic_compensation import SemanticCompensation
     from fuseloop.networks.vfn import VFN
 
@@ -728,10 +730,12 @@ def convert(checkpoint: Path, out: Path, *, fusion: str | None = None, overwrite
         print(f"wrote {out}, a closed loop of depth {loop.network.depth}, as published; {use}")
         return
     network = convert_checkpoint(checkpoint, out, overwrite=overwrite)
-    use = f"; use it with: fuseloop fuse --fuser {out}" if isinstance(network, VFN) else ""
+    use = f"; use it with: fuseloop fuse --fuser {out}" if isinstance(network, VFN | RestormerFusion) else ""
+    use += " --engine torch" if isinstance(network, RestormerFusion) else ""
     if isinstance(network, SemanticCompensation):
         use = "; with --fusion VFN it becomes a closed loop that fuses"
-    print(f"wrote {out}, a {type(network).__name__} of depth {network.depth}{use}")
+    depth = getattr(network, "depth", None)  # of those that come in several
+    print(f"wrote {out}, a {type(network).__name__}{f' of depth {depth}' if depth else ''}{use}")
 
 
 @app.command(sort_key=7)
@@ -1000,10 +1004,10 @@ def _spread_threads(jobs: int) -> None:
 def _load(weights: str, engine: str, precision: PrecisionName = "fp32", max_pixels: int | None = None) -> Fuser:
     from fuseloop.engines.allocator import tune_allocator
     from fuseloop.fusers.fuser import Fuser
-    from fuseloop.fusers.weights import find_weights, read_weights
+    from fuseloop.fusers.weights import find_weights, read_network
 
     tune_allocator()
-    return Fuser(read_weights(find_weights(weights)), engine=engine, precision=precision, max_pixels=max_pixels)
+    return Fuser(read_network(find_weights(weights)), engine=engine, precision=precision, max_pixels=max_pixels)
 
 
 def _load_loop(

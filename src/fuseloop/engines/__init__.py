@@ -6,6 +6,7 @@ from importlib import import_module
 
 from fuseloop.engines.engine import Engine, Precision
 from fuseloop.errors import ConfigurationError
+from fuseloop.networks.restormer_fusion import RestormerFusion
 from fuseloop.networks.vfn import VFN
 
 __all__ = ["ENGINES", "Engine", "Precision", "load_engine"]
@@ -20,7 +21,7 @@ ENGINES = tuple(_HOMES)
 """The names of the engines."""
 
 
-def load_engine(name: str, network: VFN, *, precision: Precision = "fp32") -> Engine:
+def load_engine(name: str, network: VFN | RestormerFusion, *, precision: Precision = "fp32") -> Engine:
     """Makes an engine of the given name for a network.
 
     Args:
@@ -30,10 +31,19 @@ def load_engine(name: str, network: VFN, *, precision: Precision = "fp32") -> En
             with weights that were trained for it within 2/255; see `Engine`.
 
     Raises:
-        ConfigurationError: The name is unknown, or the engine does not have this precision.
+        ConfigurationError: The name is unknown, the engine does not have this precision, or it does not run this
+            network: a RestormerFusion is run by "torch" in fp32 alone.
     """
     if name not in _HOMES:
         raise ConfigurationError(f"unknown engine {name!r}; choose one of {', '.join(ENGINES)}")
+    if isinstance(network, RestormerFusion):
+        if (name, precision) != ("torch", "fp32"):
+            raise ConfigurationError(
+                f"engine {name} in {precision} does not run a RestormerFusion; choose engine torch in fp32"
+            )
+        from fuseloop.engines.whole_frame import WholeFrameEngine
+
+        return WholeFrameEngine(network)
     module, kind = _HOMES[name]
     engine: Engine = getattr(import_module(module), kind)(network, precision)
     return engine

@@ -9,15 +9,21 @@ from pathlib import Path
 from fuseloop.fusers.reference import _unpickle as unpickle
 from fuseloop.fusers.reference import convert_checkpoint, convert_compensation
 from fuseloop.fusers.reference_prompts import convert_base, convert_prompts, is_base, is_prompts
+from fuseloop.fusers.reference_tdfusion import convert_tdfusion, is_tdfusion
+from fuseloop.networks.loss_generator import LossGenerator
 from fuseloop.networks.prompt_injection import BFN, TOAR
+from fuseloop.networks.restormer_fusion import RestormerFusion
 from fuseloop.networks.semantic_compensation import SemanticCompensation
 from fuseloop.networks.vfn import VFN
 
-Converted = VFN | SemanticCompensation | BFN | TOAR
+Converted = VFN | SemanticCompensation | BFN | TOAR | RestormerFusion | LossGenerator
 
 
 def convert(source: str | os.PathLike[str], target: str | os.PathLike[str], *, overwrite: bool = False) -> Converted:
-    """Converts a checkpoint of CLDyN (VFN, or its semantic compensation) or T-OAR (its base network, or T-OAR).
+    """Converts a checkpoint of CLDyN, T-OAR or TDFusion.
+
+    Those of CLDyN are of VFN or its semantic compensation, those of T-OAR of its base network or T-OAR, and those of
+    TDFusion of its fusion network or its loss generator.
 
     The checkpoint says itself which network it is of. Only tensors and plain values are unpickled, so it cannot run
     code.
@@ -39,6 +45,8 @@ def convert(source: str | os.PathLike[str], target: str | os.PathLike[str], *, o
         return convert_prompts(source, target, overwrite=overwrite)
     if is_base(checkpoint):
         return convert_base(source, target, overwrite=overwrite)
+    if is_tdfusion(checkpoint):
+        return convert_tdfusion(source, target, overwrite=overwrite)
     if isinstance(checkpoint, Mapping) and "bvb" in checkpoint:
         return convert_compensation(source, target, overwrite=overwrite)
     return convert_checkpoint(source, target, overwrite=overwrite)

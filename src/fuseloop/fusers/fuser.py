@@ -26,8 +26,8 @@ from torch import Tensor
 from fuseloop.engines import Precision, load_engine
 from fuseloop.errors import ConfigurationError, ImageError, PairError, WeightsError
 from fuseloop.fusers.kinds import Images, open_images
-from fuseloop.fusers.weights import read_weights, write_weights
-from fuseloop.networks.vfn import VFN, Pooled
+from fuseloop.fusers.weights import FusionNetwork, describe, read_network, title, write_weights
+from fuseloop.networks.vfn import Pooled
 from fuseloop.pairs.align import check_same_size, resize_to
 from fuseloop.pairs.images import MAX_PIXELS, Picture
 from fuseloop.pairs.levels import INFRARED_DEFAULT, VISIBLE_DEFAULT, Levels, Limits, from_unit, to_unit
@@ -139,7 +139,8 @@ class Fuser(
         engine: What runs it: "torch" on the device of the network; "onnxruntime" or "openvino" on the processor.
         precision: "fp32", or "bf16" where speed matters more than the last two grey levels.
         tile_pixels: Largest tile. Frames of up to three tiles are fused whole, which is faster; larger ones in tiles,
-            with the same result within 1e-5. Engines need 0.5 to 1.8 kB a pixel of a tile.
+            with the same result within 1e-5. Engines need 0.5 to 1.8 kB a pixel of a tile. A network whose attention
+            sees the whole frame has no tiles, and larger frames are refused.
         max_pixels: Larger images are refused; None for no limit.
         card: What is known of the weights, in Markdown; it goes with them when they are shared.
 
@@ -149,7 +150,7 @@ class Fuser(
 
     def __init__(
         self,
-        network: VFN,
+        network: FusionNetwork,
         *,
         engine: str = "torch",
         precision: Precision = "fp32",
@@ -157,7 +158,7 @@ class Fuser(
         max_pixels: int | None = MAX_PIXELS,
         card: str = "",
     ) -> None:
-        smallest = (2 * network.halo + 1) ** 2
+        smallest = 0 if network.halo is None else (2 * network.halo + 1) ** 2
         if tile_pixels < smallest:
             raise ConfigurationError(
                 f"tiles of {tile_pixels} pixels leave nothing between two halos of {network.halo}; "
@@ -169,11 +170,11 @@ class Fuser(
         self.max_pixels = max_pixels
         self.card = card
         # What the hub shows. The mixin would put the arguments above there, which are choices of this machine.
-        self._hub_mixin_config = {"architecture": type(network).__name__, "depth": network.depth}
+        self._hub_mixin_config = dict(describe(network))
 
     def __repr__(self) -> str:
-        kind, engine = type(self.network).__name__, self.engine
-        return f"Fuser({kind} of depth {self.network.depth}, engine={engine.name!r}, precision={engine.precision!r})"
+        engine = self.engine
+        return f"Fuser({title(self.network)}, engine={engine.name!r}, precision={engine.precision!r})"
 
     @overload
     def __call__(
@@ -362,6 +363,7 @@ class Fuser(
             infrared, luma = read(frame)
             yield frame, luma, self.engine.fuse(infrared, luma)
             return
+        assert self.network.halo is not None  # such frames were refused
         tiles = plan_tiles(height, width, isqrt(self.tile_pixels), self.network.halo)
         pooled = self._pool(tiles, height * width, read)
         for tile in tiles:
@@ -391,6 +393,13 @@ class Fuser(
             raise ImageError(
                 f"the {which} image is {width}x{height}, {height * width / 1e6:.0f} megapixels, and the limit is "
                 f"{self.max_pixels / 1e6:.0f}; raise it with --max-pixels (max_pixels) if you trust the image"
+            )
+        if self.network.halo is None and height * width > WHOLE * self.tile_pixels:
+            raise ImageError(
+                f"the {which} image is {width}x{height}, {height * width / 1e6:.1f} megapixels; a "
+                f"{title(self.network)} sees whole frames and cannot work in tiles, and the limit is "
+                f"{WHOLE * self.tile_pixels / 1e6:.1f}: make the pair smaller, or raise tile_pixels of the Fuser if "
+                "there is memory for it (about 3 kB a pixel)"
             )
 
     @classmethod
@@ -436,7 +445,7 @@ class Fuser(
                     allow_patterns=[WEIGHTS_FILE, CARD_FILE],
                 )
             )
-        network = read_weights(folder / WEIGHTS_FILE)
+        network = read_network(folder / WEIGHTS_FILE)
         card = folder / CARD_FILE
         return cls(network, card=ModelCard.load(card).text.lstrip() if card.is_file() else "", **options)
 

@@ -1,7 +1,7 @@
 """Weight files of fusion networks, and the names of those that are shipped.
 
-A weight file carries in its metadata the `architecture`, its `depth`, the `version` of fuseloop that wrote it and a
-`description`.
+A weight file carries in its metadata the `architecture`, its `depth` if it has one, the `version` of fuseloop that
+wrote it and a `description`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fuseloop.errors import WeightsError
+from fuseloop.networks.loss_generator import LossGenerator
+from fuseloop.networks.restormer_fusion import RestormerFusion
 from fuseloop.networks.vfn import VFN
 from fuseloop.pairs.images import MAX_PIXELS
 from fuseloop.pairs.tiles import TILE_PIXELS
@@ -29,6 +31,9 @@ from fuseloop.weights.files import (
 if TYPE_CHECKING:
     from fuseloop.engines import Precision
     from fuseloop.fusers.fuser import Fuser
+
+FusionNetwork = VFN | RestormerFusion
+"""The fusion networks that weight files are for."""
 
 SHIPPED = {"vfn": "the vision-guided fusion network, L=2, for day and night scenes"}
 """What can be loaded by name, and what each is for."""
@@ -70,7 +75,7 @@ def load(
 
     path = find_weights(name_or_path)
     return Fuser(
-        read_weights(path),
+        read_network(path),
         engine=engine,
         precision=precision,
         tile_pixels=tile_pixels,
@@ -105,8 +110,8 @@ def _known() -> str:
     return f"one of the shipped names: {', '.join(known_weights())}"
 
 
-def read_weights(path: str | os.PathLike[str]) -> VFN:
-    """Reads a weight file that fuseloop wrote. Nothing in such a file can run code.
+def read_network(path: str | os.PathLike[str]) -> FusionNetwork:
+    """Reads a weight file of any fusion network that fuseloop wrote. Nothing in such a file can run code.
 
     Args:
         path: A ``.safetensors`` file.
@@ -115,23 +120,68 @@ def read_weights(path: str | os.PathLike[str]) -> VFN:
         The network on the CPU, in evaluation mode.
 
     Raises:
-        WeightsError: The file is missing, corrupt, not safetensors, or not for a network of fuseloop.
+        WeightsError: The file is missing, corrupt, not safetensors, or not for a fusion network of fuseloop.
     """
-    path = Path(path)
+    network = _read(Path(path))
+    if isinstance(network, LossGenerator):
+        raise WeightsError(f"{path} holds a loss generator, which weights a fusion loss and makes no image")
+    return network
+
+
+def read_weights(path: str | os.PathLike[str]) -> VFN:
+    """Reads a weight file of a VFN; see `read_network`.
+
+    Raises:
+        WeightsError: See `read_network`; or the network is another, for what only VFN can do.
+    """
+    network = read_network(path)
+    if not isinstance(network, VFN):
+        raise WeightsError(f"{path} holds a {type(network).__name__}, and this is for a VFN alone")
+    return network
+
+
+def read_generator(path: str | os.PathLike[str]) -> LossGenerator:
+    """Reads a weight file of a loss generator; see `read_network`.
+
+    Raises:
+        WeightsError: See `read_network`; or the network is another.
+    """
+    network = _read(Path(path))
+    if not isinstance(network, LossGenerator):
+        raise WeightsError(f"{path} holds a {type(network).__name__}, and this needs a loss generator")
+    return network
+
+
+def _read(path: Path) -> FusionNetwork | LossGenerator:
     metadata, tensors = read_tensors(
         path, pickled=f"convert it once with: fuseloop convert {path} {path.with_suffix(SUFFIX)}"
     )
     network = _network_for(path, metadata)
     complaint = mismatch(network.state_dict(), tensors)
     if complaint:
-        raise WeightsError(f"{path} does not hold a VFN of depth {network.depth}: {complaint}")
+        raise WeightsError(f"{path} does not hold a {title(network)}: {complaint}")
     check_finite(path, tensors)
     network.load_state_dict(tensors)
     return network.eval()
 
 
+def title(network: FusionNetwork | LossGenerator) -> str:
+    """What a network is, in a few words."""
+    return f"VFN of depth {network.depth}" if isinstance(network, VFN) else type(network).__name__
+
+
+def describe(network: FusionNetwork | LossGenerator) -> dict[str, str | int]:
+    """What it takes to make such a network: its `architecture`, and its `depth` if it has one."""
+    depth = {"depth": network.depth} if isinstance(network, VFN) else {}
+    return {"architecture": type(network).__name__, **depth}
+
+
 def write_weights(
-    path: str | os.PathLike[str], network: VFN, *, description: str = "", overwrite: bool = False
+    path: str | os.PathLike[str],
+    network: FusionNetwork | LossGenerator,
+    *,
+    description: str = "",
+    overwrite: bool = False,
 ) -> None:
     """Writes a weight file, aside first and then renamed, so that no reader ever sees half of it.
 
@@ -144,18 +194,21 @@ def write_weights(
     Raises:
         WeightsError: The suffix is another, the file exists, or it cannot be written.
     """
-    metadata = {"architecture": type(network).__name__, "depth": str(network.depth), "description": description}
+    metadata = {name: str(value) for name, value in describe(network).items()} | {"description": description}
     write_tensors(Path(path), network.state_dict(), metadata, overwrite=overwrite)
 
 
-def _network_for(path: Path, metadata: dict[str, str]) -> VFN:
-    depth = metadata.get("depth", "")
-    if metadata.get("architecture") == "ClosedLoop":
+def _network_for(path: Path, metadata: dict[str, str]) -> FusionNetwork | LossGenerator:
+    architecture, depth = metadata.get("architecture"), metadata.get("depth", "")
+    if architecture == "ClosedLoop":
         raise WeightsError(f"{path} holds a closed loop, {_FOR_A_NETWORK}")
-    if metadata.get("architecture") != VFN.__name__ or not depth.isdigit() or int(depth) < 1:
+    for other in (RestormerFusion, LossGenerator):
+        if architecture == other.__name__:
+            return other()
+    if architecture != VFN.__name__ or not depth.isdigit() or int(depth) < 1:
         found = ", ".join(f"{key}={metadata[key]!r}" for key in ("architecture", "depth") if key in metadata)
         raise WeightsError(
-            f"{path} was not written by fuseloop: its metadata should say architecture='VFN' and a depth, "
-            f"but {'says ' + found if found else 'names neither'}"
+            f"{path} was not written by fuseloop: its metadata should name a network, such as architecture='VFN' and a "
+            f"depth, but {'says ' + found if found else 'names neither'}"
         )
     return VFN(int(depth))
