@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
-from typing import Any, NamedTuple
+from functools import cache, partial
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fuseloop.datasets.labelled import LabelledPair, LabelledPairs
+from fuseloop.engines.engine import Engine
 from fuseloop.evaluation.results import weights_hash
 from fuseloop.evaluation.sources import FuserSource, ImageSource, RuleSource, file_hash
 from fuseloop.fusers.closed_loop import ClosedLoopFuser
@@ -22,10 +23,12 @@ from fuseloop.fusers.requirement import Profile, ProfileMaker
 from fuseloop.fusers.rules import RULES
 from fuseloop.fusers.weights import find_weights, read_weights
 from fuseloop.networks.modes import looking
+from fuseloop.networks.vfn import Compensate
 from fuseloop.pairs.images import Picture
 from fuseloop.tasks.protocol import TaskNetwork
 
 Pixels = NDArray[np.uint8]
+T = TypeVar("T")
 PREVIOUS, PROFILE = "previous", "profile"
 
 
@@ -66,6 +69,7 @@ class Makers:
         self._networks, self._profiled = networks, cache(profiled)
         self._eyes = {name: FirstLooks(network) for name, network in networks.items()}
         self._made: dict[Image, ImageSource] = {}
+        self._passes: dict[str, dict[Any, Any]] = {}
         parameters = (parameter for network in networks.values() for parameter in network.parameters())
         self._device = next((parameter.device for parameter in parameters), torch.device("cpu"))
         self._read_loop = cache(lambda maker: read_loop(find_loop(maker)))
@@ -80,9 +84,11 @@ class Makers:
         return self._made[same].image(dimmed(pair, image.light))
 
     def forget(self) -> None:
-        """Forgets the first looks at a frame that is done."""
+        """Forgets neutral images and first looks of a frame that is done."""
         for eye in self._eyes.values():
-            eye.forget()
+            eye.seen.clear()
+        for passes in self._passes.values():
+            passes.clear()
 
     def identity(self, image: Image) -> dict[str, Any]:
         """What the pixels depend on beside the pair, for a hash; names and places of files are not in it."""
@@ -107,12 +113,15 @@ class Makers:
             return RuleSource(image.maker)
         if not is_loop(image.maker):
             return FuserSource(Fuser(read_weights(find_weights(image.maker)).to(self._device)))
-        feedback: str | Profile = image.feedback
+        loop, feedback = self._loop(image.maker), cast("str | Profile", image.feedback)
         if feedback == PROFILE:
             feedback = self._profile(image.maker, image.network)
         eye = self._eyes[image.network] if feedback == "frame" else self._networks[image.network]
         options: dict[str, Any] = {"strength": image.strength, "feedback": feedback, "first_look": image.first_look}
-        return FuserSource(ClosedLoopFuser(self._loop(image.maker), eye, **options))  # type: ignore[arg-type]
+        fuser = ClosedLoopFuser(loop, eye, **options)
+        passes = self._passes.setdefault(weights_hash(loop.network), {})
+        fuser.neutral.engine = SharedPasses(fuser.neutral.engine, passes)  # type: ignore[assignment]
+        return FuserSource(fuser)  # type: ignore[arg-type]
 
     def _loop(self, maker: str) -> Loop:
         loop = self._read_loop(maker)
@@ -125,6 +134,41 @@ class Makers:
             pair = pairs[index]
             found.add(Picture(pair.infrared), Picture(pair.visible))
         return found.profile()
+
+
+class SharedPasses:
+    """An engine that makes the neutral image of a frame once for all loops around one fusion network.
+
+    Args:
+        engine: The engine of one of them.
+        made: What was made of the frame, the same for all.
+    """
+
+    def __init__(self, engine: Engine, made: dict[Any, Any]) -> None:
+        self._engine, self._made = engine, made
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    def encode_first(self, infrared: Tensor, luma: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Engine.encode_first`."""
+        return self._once((_bytes(infrared), _bytes(luma)), partial(self._engine.encode_first, infrared, luma))
+
+    def finish(self, infrared: Tensor, visible: Tensor, compensate: Compensate | None = None) -> Tensor:
+        """See `Engine.finish`; the features are those that `encode_first` gave."""
+        if compensate is not None:
+            return self._engine.finish(infrared, visible, compensate)
+        return self._once((id(infrared), id(visible)), partial(self._engine.finish, infrared, visible))
+
+    def _once(self, key: Any, make: Callable[[], T]) -> T:
+        if key not in self._made:
+            self._made[key] = make()
+        made: T = self._made[key]
+        return made
+
+
+def _bytes(image: Tensor) -> bytes:
+    return image.cpu().contiguous().numpy().tobytes()
 
 
 @dataclass(frozen=True)
@@ -146,16 +190,12 @@ class FirstLooks(nn.Module):
     def __init__(self, network: TaskNetwork) -> None:
         super().__init__()
         self.network = network
-        self._seen: dict[bytes, Seen] = {}
+        self.seen: dict[bytes, Seen] = {}
 
     def forward(self, images: Tensor) -> Seen:
         """The feature of the images."""
-        key = images.cpu().contiguous().numpy().tobytes()
-        if key not in self._seen:
+        key = _bytes(images)
+        if key not in self.seen:
             with looking([self.network]):
-                self._seen[key] = Seen(self.network(images).feature)
-        return self._seen[key]
-
-    def forget(self) -> None:
-        """Forgets all images."""
-        self._seen.clear()
+                self.seen[key] = Seen(self.network(images).feature)
+        return self.seen[key]

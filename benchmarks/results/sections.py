@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.pages import markdown
 from benchmarks.results import networks
-from benchmarks.results.figures import MAIN, SEED, Figure, Grid, change, number
+from benchmarks.results.figures import MAIN, RESAMPLES, SEED, Figure, Grid, change, number
 from benchmarks.results.images import PREVIOUS, PROFILE, Image
 from benchmarks.results.looks import CONVENTION, QUALITY, Look
 from benchmarks.results.networks import BASELINE
@@ -230,9 +230,9 @@ def quality(study: Study) -> str:
     }
     scores, changes = [["images", *map(_metric, QUALITY)]], [["images", *map(_metric, QUALITY)]]
     for row, of in values.items():
-        scores.append([row, *(_mean(key, summarise(of[key], seed=SEED)) for key in QUALITY)])
+        scores.append([row, *(_mean(key, summarise(of[key], seed=SEED, resamples=RESAMPLES)) for key in QUALITY)])
         if row != OWN:
-            gains = [difference(of[key], values[OWN][key], seed=SEED) for key in QUALITY]
+            gains = [difference(of[key], values[OWN][key], seed=SEED, resamples=RESAMPLES) for key in QUALITY]
             changes.append([row, *(_gain(key, gain) for key, gain in zip(QUALITY, gains, strict=True))])
     return f"""Means over the frames, of each frame first over the trainings. Convention `{CONVENTION}`; CLDyN's tables
 have MI, Qabf, Qcb, Qcv and a fifth that is Qc or CC. Other methods on the same frames are in
@@ -365,8 +365,8 @@ def rivals(study: Study) -> str:
         count = parameter_count(read_loop(next(iter(study.loops.values()))).compensation)
         loop = f" The loop trains {count:,} parameters once, for all tasks."
     return f"""Retraining trains a task network further on `{OWN}` images; joint training trains it together with the
-fusion network on the loss of its task. Both begin with the shipped weights and have a small budget. Parameters that
-they train: {", ".join(learnt)}.{loop}
+fusion network on the loss of its task. Both go on from the shipped weights for a small budget, so that a part of what
+they gain may come from more training alone. They train all of a task network: {", ".join(learnt)} parameters.{loop}
 
 {markdown(grid.scores(study.figures))}
 

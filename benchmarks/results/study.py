@@ -21,7 +21,7 @@ from fuseloop.tasks.protocol import Task, TaskNetwork
 from fuseloop.tasks.weights import load
 
 OWN = "vfn"
-BEST, FUSION = "best.safetensors", "fusion.safetensors"
+BEST, FUSION = "best.safetensors", "best-fusion.safetensors"
 RETRAINED, JOINT = "retrained", "joint"
 PROFILED = "train[::7]"
 """Frames whose mean requirement is a profile; none of them is scored."""
@@ -144,7 +144,7 @@ def rivals_in(folder: Path | None) -> tuple[list[Rival], dict[str, TaskNetwork]]
     """The rivals of a folder, and their networks by name.
 
     `retrained/NETWORK/best.safetensors` was trained on images of the shipped fusion network; beside
-    `joint/NETWORK/best.safetensors` lies `fusion.safetensors`, which was trained with it.
+    `joint/NETWORK/best.safetensors` lies `best-fusion.safetensors`, which was trained with it.
 
     Raises:
         ConfigurationError: It holds none.

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
-from benchmarks.results.looks import Store
 from benchmarks.results.study import Rival, Study
 from fuseloop.datasets.synthetic import BOX_NAMES, SEGMENTATION_NAMES
 from fuseloop.fusers.loop_weights import write_loop
@@ -20,9 +22,26 @@ from tests.datasets.trees import yolo
 from tests.evaluation.conftest import save
 from tests.evaluation.fakes import Painted, PaintedDetector, PaintedSaliency, PaintedSegmenter
 
+
+class SecondDetector(PaintedDetector):
+    """The same detector, which feeds something else back."""
+
+    def run(self, prepared: Tensor) -> tuple[Any, Tensor]:
+        raw, feature = super().run(prepared)
+        return raw, feature.flip(2)
+
+
+class OtherSegmenter(PaintedSegmenter):
+    """A segmenter that does not feed back what the detector does."""
+
+    def run(self, prepared: Tensor) -> tuple[Any, Tensor]:
+        raw, feature = super().run(prepared)
+        return raw, feature.square().flip(1, 3)
+
+
 NETWORKS: dict[str, TaskNetwork] = {
     "yolov5s": PaintedDetector(BOX_NAMES),
-    "segformer-b0": PaintedSegmenter(SEGMENTATION_NAMES),
+    "segformer-b0": OtherSegmenter(SEGMENTATION_NAMES),
     "ctdnet-18": PaintedSaliency(),
 }
 
@@ -58,38 +77,48 @@ def data(tmp_path_factory) -> Path:
     return root
 
 
+def write_run(folder: Path, seed: int) -> None:
+    """A loop around the shipped fusion network, as a training leaves it."""
+    torch.manual_seed(seed)
+    compensation = SemanticCompensation(width=64, vectors=8)
+    for blocks in (compensation.rsc_ir, compensation.rsc_vi):
+        torch.nn.init.normal_(blocks["a2si0"].zc.weight, std=0.5)
+    folder.mkdir(parents=True)
+    fusion = read_weights(find_weights("vfn"))
+    write_loop(folder / "best.safetensors", fusion, compensation, ["detection"])
+
+
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory) -> Path:
-    """Two seeds of a loop and an ablation around the shipped fusion network, and another fusion network."""
+    """Two seeds of a loop, two variants of it, and another fusion network."""
     root = tmp_path_factory.mktemp("runs")
-    fusion = read_weights(find_weights("vfn"))
-    for number, run in enumerate(("seeds/seed0", "seeds/seed1", "ablations/main", "ablations/no-bank")):
-        torch.manual_seed(number)
-        compensation = SemanticCompensation(width=64, vectors=8)
-        for blocks in (compensation.rsc_ir, compensation.rsc_vi):
-            torch.nn.init.normal_(blocks["a2si0"].zc.weight, std=2)
-        (root / run).mkdir(parents=True)
-        write_loop(root / run / "best.safetensors", fusion, compensation, ["detection"])
-    torch.manual_seed(0)
-    write_weights(root / "other.safetensors", VFN())
+    with torch.random.fork_rng():
+        for seed, run in enumerate(("seeds/seed0", "seeds/seed1", "ablations/main", "ablations/no-bank")):
+            write_run(root / run, seed)
+        torch.manual_seed(0)
+        write_weights(root / "other.safetensors", VFN())
     return root
 
 
-@pytest.fixture
+def seeds(runs: Path, names: Sequence[str] = ("seed0", "seed1")) -> dict[str, str]:
+    """Weight files of the loop by their seeds."""
+    return {name: str(runs / "seeds" / name / "best.safetensors") for name in names}
+
+
+@pytest.fixture(scope="session")
 def study(data, runs) -> Study:
-    """All there is to compare, on three frames."""
+    """All there is to compare, on three frames, nothing of it looked at."""
     rivals = [
         Rival("retrained", "yolov5s", "yolov5s, retrained", "vfn"),
         Rival("joint", "yolov5s", "yolov5s, joint", str(runs / "other.safetensors")),
     ]
-    extra = {"rtdetr": PaintedDetector(BOX_NAMES)} | {rival.name: PaintedDetector(BOX_NAMES) for rival in rivals}
+    extra = {"rtdetr": SecondDetector(BOX_NAMES)} | {rival.name: PaintedDetector(BOX_NAMES) for rival in rivals}
     return Study(
         NETWORKS | extra,
         unseen=("rtdetr",),
-        loops={f"seed{seed}": str(runs / "seeds" / f"seed{seed}" / "best.safetensors") for seed in (0, 1)},
+        loops=seeds(runs),
         ablations={name: str(runs / "ablations" / name / "best.safetensors") for name in ("main", "no-bank")},
         rivals=rivals,
         data=data,
         limit=3,
-        store=Store(None),
     )
