@@ -16,7 +16,7 @@ from benchmarks.results.looks import CONVENTION, QUALITY, Look
 from benchmarks.results.networks import BASELINE
 from benchmarks.results.study import JOINT, OWN, PROFILED, RETRAINED, Study
 from fuseloop.errors import ConfigurationError
-from fuseloop.evaluation.results import SHOWN
+from fuseloop.evaluation.results import SHOWN, weights_hash
 from fuseloop.fusers.loop_weights import read_loop
 from fuseloop.metrics import METRICS, Evaluation
 from fuseloop.metrics.summary import Summary, difference, summarise
@@ -306,7 +306,11 @@ def ablation_grid(study: Study) -> Grid:
     runs = {study.main: study.ablations[study.main]} | dict(study.ablations)
     cells = {OWN: {name: [Look(Image(OWN), name)] for name in names}}
     cells |= {run: {name: [Look(Image(file, name), name)] for name in names} for run, file in runs.items()}
-    return Grid(cells, {row: study.main for row in cells if row != study.main}, every=False)
+    baselines = {row: study.main for row in cells if row != study.main}
+    for run, file in runs.items():
+        if weights_hash(read_loop(file).network) != weights_hash(read_loop(runs[study.main]).network):
+            cells[f"{run}, {NEUTRAL}"] = {name: [Look(Image(file, name, strength=0.0), name)] for name in names}
+    return Grid(cells, baselines, every=False)
 
 
 def ablations(study: Study) -> str:
@@ -316,7 +320,8 @@ def ablations(study: Study) -> str:
     head, *rows = grid.scores(study.figures)
     rows = [[row[0], f"{counts[row[0]]:,}" if row[0] in counts else "", *row[1:]] for row in rows]
     return f"""Each variant is one training of the same small budget and seed as `{study.main}`, and differs from it in
-what its name says. Intervals are of frames: how much another seed would change is not in them.
+what its name says. Intervals are of frames: how much another seed would change is not in them. A variant around another
+fusion network has a row for the neutral image of that, which is what it began with.
 
 {markdown([[head[0], "parameters", *head[1:]], *rows])}
 

@@ -13,7 +13,9 @@ from benchmarks.results.looks import Look
 from benchmarks.results.sections import LIGHTS, POWER, SECTIONS
 from benchmarks.results.study import Study
 from fuseloop.errors import ConfigurationError
+from fuseloop.fusers.loop_weights import read_loop, write_loop
 from fuseloop.metrics import METRICS
+from fuseloop.networks.vfn import VFN
 from tests.benchmarks.conftest import NETWORKS, seeds
 
 
@@ -138,6 +140,19 @@ def test_ablations_are_compared_to_the_main_run(study, texts):
     assert rows(differences) == ["vfn", "no-bank"]
     gain = cell(scores, "no-bank", "mIoU<br>segformer-b0") - cell(scores, "main", "mIoU<br>segformer-b0")
     assert cell(differences, "no-bank", "mIoU<br>segformer-b0") == pytest.approx(gain, abs=0.0011)
+
+
+def test_a_variant_around_another_fusion_network_stands_beside_its_own_neutral_image(data, runs, tmp_path):
+    loop = read_loop(runs / "ablations" / "no-bank" / "best.safetensors")
+    write_loop(tmp_path / "best.safetensors", VFN().eval(), loop.compensation)
+    ablations = {"main": seeds(runs)["seed0"], "other": str(tmp_path / "best.safetensors")}
+    study = Study({"ctdnet-18": NETWORKS["ctdnet-18"]}, ablations=ablations, data=data, limit=2)
+    study.looks.gather(SECTIONS["ablations"].needs(study))
+    scores, differences = tables(SECTIONS["ablations"].text(study))
+    assert rows(scores) == ["vfn", "main", "other", "other, neutral"]
+    assert rows(differences) == ["vfn", "other"]
+    column = "F mean<br>ctdnet-18"
+    assert cell(scores, "other, neutral", column) != cell(scores, "vfn", column)
 
 
 def test_rivals_look_with_their_own_networks_at_their_own_images(study, texts):
