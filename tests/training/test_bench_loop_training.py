@@ -30,9 +30,13 @@ def test_every_figure_is_there(monkeypatch):
 
 @pytest.mark.parametrize("side", bench.SIDES)
 def test_memory_is_that_of_two_steps(side, monkeypatch):
-    steps = []
-    step_of = bench.step_of
-    monkeypatch.setattr(bench, "step_of", lambda *of: lambda step=step_of(*of): steps.append(step()))
+    steps, step_of = [], bench.step_of
+
+    def counted(*of):
+        step = step_of(*of)
+        return lambda: steps.append(step())
+
+    monkeypatch.setattr(bench, "step_of", counted)
     assert bench.measure_memory(side)[side] >= 0
     assert len(steps) == 2
 
