@@ -13,6 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from fuseloop.fusers.reference_tdfusion import published_tdfusion
+from fuseloop.networks.restormer_fusion import RestormerFusion
 from fuseloop.networks.vfn import VFN
 from tools import parity
 
@@ -61,6 +63,9 @@ class TestGoldenValues:
             "cagrad_ref": "PASS",
             "fusion_losses": "PASS",
             "rsc_closed_loop": "PASS",
+            "tdfusion_F": "PASS",
+            "tdfusion_G": "PASS",
+            "tdfusion_loss": "PASS",
             "tdpi_block": "PASS",
             "toar_bfn": "PASS",
             "toar_full": "PASS",
@@ -85,12 +90,39 @@ class TestGoldenValues:
             "a2si_eval_s1",
             "rsc_closed_loop",
             "cagrad_ref",
+            "tdfusion_F",
+            "tdfusion_G",
+            "tdfusion_loss",
             "tdpi_block",
             "toar_bfn",
             "toar_full",
         ):
             assert lines[name].startswith("PASS")
         assert lines["refusion_checkpoint_F"].startswith("SKIP")
+
+    def test_a_published_checkpoint_is_read_and_compared(self, capsys, tmp_path):
+        """With one of our own in its place, since none may be handed on."""
+        torch.manual_seed(0)
+        network = RestormerFusion().eval()
+        torch.save(published_tdfusion(network), tmp_path / "own.pth")
+        infrared, luma = torch.rand(2, 1, 1, 16, 20)
+        with torch.no_grad():
+            fused = network(infrared, luma)
+        stretched = (fused - fused.min()) / (fused.max() - fused.min())
+        tensors = {"in.ir": infrared, "in.y": luma, "out.fused": fused, "out.fused_minmax": stretched}
+        save_file(tensors, tmp_path / "published.safetensors")
+        entry = {
+            "method": "TDFusion / ReFusion fusion network F with the published infrared-visible checkpoint",
+            "atol": {"out.fused": 1e-5, "out.fused_minmax": 1e-5},
+            "checkpoint": {"name": "own.pth"},
+        }
+        (tmp_path / "manifest.json").write_text(json.dumps({"files": {"published.safetensors": entry}}))
+        assert lines_and_code(capsys, tmp_path)[0]["published"].startswith("SKIP")
+        for checkpoint, verdict, code in (("own.pth", "PASS", 0), ("other.pth", "FAIL", 1)):
+            torch.save(published_tdfusion(RestormerFusion()), tmp_path / "other.pth")
+            lines, found = lines_and_code(capsys, tmp_path, "--checkpoint", tmp_path / checkpoint)
+            assert lines["published"].startswith(verdict), lines["published"]
+            assert found == code
 
     def test_the_check_is_chosen_by_method_and_sizes_not_by_file_name(self, capsys, tmp_path):
         """A network of another depth, another name and one unnamed case."""

@@ -25,13 +25,18 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
+from fuseloop.fusers.reference_tdfusion import read_tdfusion
+from fuseloop.networks.loss_generator import LossGenerator
 from fuseloop.networks.prompt_injection import BFN, TDPI, TOAR
+from fuseloop.networks.restormer_fusion import RestormerFusion
 from fuseloop.networks.semantic_compensation import Adaptation, PublishedA2SI, SemanticCompensation, SemanticInjection
 from fuseloop.networks.vfn import VFN, gradient_magnitude
 from fuseloop.pairs.colour import rgb_to_ycbcr, ycbcr_to_rgb
 from fuseloop.training import gradient_rules, losses
+from fuseloop.training.learned_loss import LearnedFusionLoss, learned_gradient_loss, weighted_intensity_loss
+from fuseloop.training.lookahead import Lookahead, Samples, Task
 
 Outputs = dict[str, Tensor]
 
@@ -240,6 +245,69 @@ def published_gradients(fixture: Fixture) -> Outputs:
     return outputs
 
 
+def restormer_fusion(fixture: Fixture) -> Outputs:
+    """The attention merge and the fused image."""
+    network = RestormerFusion().eval()
+    network.load_state_dict(fixture.state)
+    pair = fixture.inputs["ir"], fixture.inputs["y"]
+    return {"merge": network.merge(*pair), "fused": network(*pair)}
+
+
+def published_restormer_fusion(fixture: Fixture) -> Outputs:
+    """The fused image with a published checkpoint, and as the published inference stretches it."""
+    assert fixture.checkpoint is not None
+    network = read_tdfusion(fixture.checkpoint)
+    assert isinstance(network, RestormerFusion), "the checkpoint is of another network"
+    fused = network(fixture.inputs["ir"], fixture.inputs["y"])
+    return {"fused": fused, "fused_minmax": (fused - fused.min()) / (fused.max() - fused.min())}
+
+
+def loss_generator(fixture: Fixture) -> Outputs:
+    """The joint features and the weights of both images."""
+    network = LossGenerator().eval()
+    network.load_state_dict(fixture.state)
+    pair = fixture.inputs["ir"], fixture.inputs["y"]
+    return {"enc_joint": network.encode(*pair), "weights": network(*pair)}
+
+
+def learned_loss(fixture: Fixture) -> Outputs:
+    """The fusion loss for both powers of the weights, and the gradient that reaches the generator through a step."""
+
+    def part(prefix: str) -> dict[str, Tensor]:
+        return {key.removeprefix(prefix): x.double() for key, x in fixture.state.items() if key.startswith(prefix)}
+
+    x = {name: value.double() if value.is_floating_point() else value for name, value in fixture.inputs.items()}
+    fusion, generator, head = RestormerFusion().double(), LossGenerator().double(), nn.Conv2d(1, 5, 3, padding=1)
+    for network, prefix in ((fusion, "F."), (generator, "G."), (head.double(), "T.conv.")):
+        network.load_state_dict(part(prefix))
+    support = Samples(x["inner_ir"], x["inner_y"], None)
+    query = Samples(x["outer_ir"], x["outer_y"], x["outer_label"])
+    pair = support[:2]
+    weights, fused = generator(*pair), fusion(*pair)
+    task = Task(head, nn.functional.cross_entropy)
+    gradient = learned_gradient_loss(fused, *pair, padding="zero")
+    outputs = {
+        "weights_inner": weights,
+        "fused_inner": fused,
+        "loss_grad": gradient,
+        "task_before": task(fusion(*query[:2]), query.target),
+    }
+    for name, power in (("w", 1), ("w2", 2)):
+        loss = LearnedFusionLoss(weight_power=power, padding="zero")
+        lookahead = Lookahead(
+            fusion, generator, loss, task, lr=float(x["inner_lr"]), per_step=False, task_lookahead=False
+        )
+        found = lookahead.meta_gradient(support, query)
+        outputs |= {
+            f"loss_int_{name}": weighted_intensity_loss(fused, *pair, weights, power),
+            f"loss_total_{name}": loss(fused, *pair, weights),
+            f"task_after_{name}": torch.tensor(found.task_loss, dtype=torch.float64),
+            f"fused_outer_after_{name}": found.fused,
+            **{f"meta_grad_{name}.{key}": value for key, value in found.gradients.items()},
+        }
+    return outputs
+
+
 # The method as the manifest words it, a regular expression because some name their sizes, and its check.
 CHECKS: dict[str, Callable[[Fixture], Outputs]] = {
     r"CLDyN VFN": vfn,
@@ -249,6 +317,10 @@ CHECKS: dict[str, Callable[[Fixture], Outputs]] = {
     r"T-OAR base fusion network": base_network,
     r"T-OAR T-DPI block with its text adapter": prompt_block,
     r"T-OAR: base fusion network .*": prompt_injection,
+    r"TDFusion fusion network F": restormer_fusion,
+    r"TDFusion / ReFusion fusion network F with the published .* checkpoint": published_restormer_fusion,
+    r"TDFusion loss generation network G": loss_generator,
+    r"TDFusion fusion loss and meta-gradient of G": learned_loss,
     r"CLDyN / T-OAR fusion losses and colour conversion.*": fusion_losses,
 }
 
