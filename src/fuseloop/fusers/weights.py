@@ -41,6 +41,10 @@ SHIPPED = {"vfn": "the vision-guided fusion network, L=2, for day and night scen
 LOOPS = {"cldyn": "the closed loop of CLDyN, L=2, for detectors, segmenters and saliency networks"}
 """Closed loops by name; `fuseloop.fusers.loop_weights` loads them and says which are shipped."""
 
+INSTRUCTED = {"toar": "fusion by instruction, L=2, for sentences that say what the image is for"}
+"""Fusion by instruction by name; `fuseloop.fusers.instruction_weights` loads them and says which are shipped."""
+
+_BY_INSTRUCTION = "which fuses by instruction; read it with fuseloop.fusers.instruction_weights.read_instructed"
 _FOR_A_NETWORK = "which fuses for a task network: use --for NETWORK (ClosedLoopFuser)"
 
 
@@ -94,6 +98,8 @@ def find_weights(name_or_path: str | os.PathLike[str]) -> Path:
         return FOLDER / f"{name_or_path}{SUFFIX}"
     if name_or_path in LOOPS:
         raise WeightsError(f"{name_or_path!r} is a closed loop, {_FOR_A_NETWORK}")
+    if name_or_path in INSTRUCTED:
+        raise WeightsError(f"{name_or_path!r} is a conditioned network, {_BY_INSTRUCTION}")
     path = Path(name_or_path)
     if os.path.isfile(path / SHARED):
         return path / SHARED
@@ -202,6 +208,12 @@ def _network_for(path: Path, metadata: dict[str, str]) -> FusionNetwork | LossGe
     architecture, depth = metadata.get("architecture"), metadata.get("depth", "")
     if architecture == "ClosedLoop":
         raise WeightsError(f"{path} holds a closed loop, {_FOR_A_NETWORK}")
+    if architecture == "InstructedVFN":
+        raise WeightsError(f"{path} holds a conditioned network, {_BY_INSTRUCTION}")
+    if architecture in ("BFN", "TOAR"):
+        raise WeightsError(
+            f"{path} holds a network of T-OAR, which no fuser runs; read it with fuseloop.fusers.prompt_weights"
+        )
     for other in (RestormerFusion, LossGenerator):
         if architecture == other.__name__:
             return other()
