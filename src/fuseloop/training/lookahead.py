@@ -455,7 +455,8 @@ class Lookahead:
             fused, change = made[0].detach().requires_grad_(), made[1].detach()
             loss = self.loss(fused, *sources, self.generator(*sources))
             slope: Tensor = torch.autograd.grad(loss, fused, create_graph=True)[0]
-            return (slope * -change).sum()
+            surrogate: Tensor = (slope * -change).sum()
+            return surrogate
         size, length = (torch.stack([x.norm() for x in tensors.values()]).norm() for tensors in (here, along))
         # Very small, because images bend at every leaky ReLU, and rounding only shows in single pixels.
         step = torch.finfo(size.dtype).eps ** 0.75 * size / length.clamp(min=1e-30)
