@@ -23,6 +23,7 @@ LEVELS = (
     {"evaluation"},
     {"__init__"},  # what `import fuseloop` offers
     {"fusers", "tasks"},
+    {"instructions"},
     {"engines", "datasets", "scoring", "weights"},
     {"networks", "pairs", "metrics"},
     {"errors"},
