@@ -414,6 +414,17 @@ class TestTiles:
                 mean = features[:, :, rows, columns].mean(dim=(2, 3))
                 torch.testing.assert_close(cells[:, :, row, column], mean, rtol=0, atol=1e-5)
 
+    @pytest.mark.parametrize(("height", "width"), [(50, 60), (25, 41), (16, 8)])
+    def test_parts_of_a_frame_add_up_to_its_cells(self, height, width):
+        features = random(2, 2, 8, height, width)
+        total = torch.zeros(())
+        for rows in (slice(0, 7), slice(7, height)):
+            for columns in (slice(0, width // 2), slice(width // 2, width)):
+                part = features[..., rows, columns]
+                total = total + InstructionConditioner.look_at_part(*part, rows.start, columns.start, height, width)
+        cells = InstructionConditioner.look(*features)
+        torch.testing.assert_close(total[:, :-1] / total[:, -1:], cells, rtol=0, atol=1e-5)
+
 
 class TestExport:
     def test_onnx_takes_the_embedding_and_the_strength_as_inputs_and_any_size(self, tmp_path: Path):

@@ -7,7 +7,7 @@ is held as float32, so memory beyond the images themselves does not grow with th
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -57,6 +57,10 @@ own; most are research data, given for research only. Ask their owners before an
 
 Align = Literal["none", "resize"]
 Kind = TypeVar("Kind", NDArray[Any], Tensor, Image.Image, Picture)
+Read = Callable[[Box], tuple[Tensor, Tensor]]
+"""Makes the infrared image and the luma of a box, B×1×h×w each."""
+FusedBox = tuple[Box, Tensor, Tensor]
+"""A box of a frame, its luma and its fused luma, B×1×h×w."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,11 +102,29 @@ class UnitPair:
         """Values in [0, 1] as raw ones of the visible picture."""
         return from_unit(image, self.pixels.dtype, self.limits)
 
+    def paint(self, boxes: Iterable[FusedBox]) -> NDArray[Any]:
+        """The fused image in raw values, of boxes that partition it."""
+        fused = np.empty_like(self.pixels, order="C")
+        for box, before, after in boxes:
+            fused[box.slices] = self.raw(self.recoloured(box, before, after))
+        return fused
+
 
 def fuse_images(
-    fuse: Callable[[Picture, Picture], Picture], infrared: Images, visible: Images, max_pixels: int | None
+    fuse: Callable[..., Picture],
+    infrared: Images,
+    visible: Images,
+    max_pixels: int | None,
+    instructions: Sequence[Any] | None = None,
 ) -> Any:
     """Fuses images of any kind one after the other, to the kind of the visible ones.
+
+    Args:
+        fuse: Fuses an infrared and a visible picture, and takes the instruction behind them where there are some.
+        infrared: The infrared images.
+        visible: The visible images, as many.
+        max_pixels: The largest image that is read from a path; None for no limit.
+        instructions: As many; None where there are none.
 
     Raises:
         ImageError: An image is of an unsupported kind.
@@ -111,7 +133,59 @@ def fuse_images(
     thermal, colour = open_images(infrared, max_pixels), open_images(visible, max_pixels)
     if thermal.count != colour.count:
         raise PairError(f"got {thermal.count} infrared and {colour.count} visible images; give them in pairs")
-    return colour.rebuild(map(fuse, thermal.pictures, colour.pictures))
+    if instructions is None:
+        return colour.rebuild(map(fuse, thermal.pictures, colour.pictures))
+    if len(instructions) != colour.count:
+        raise PairError(
+            f"got {len(instructions)} instructions for {colour.count} pairs; give one for each, or a single one for all"
+        )
+    return colour.rebuild(map(fuse, thermal.pictures, colour.pictures, instructions))
+
+
+def fuse_tiles(
+    pool: Callable[[Tensor, Tensor, Tensor], Pooled],
+    fuse_tile: Callable[[Tensor, Tensor, Pooled], Tensor],
+    tiles: list[Tile],
+    pixels: int,
+    read: Read,
+) -> Iterator[FusedBox]:
+    """Fuses a frame in two passes over its tiles.
+
+    Args:
+        pool: What a tile adds to the statistics of the frame, see `Engine.pool`.
+        fuse_tile: Fuses a tile, see `Engine.fuse_tile`.
+        tiles: The tiles.
+        pixels: Pixels of the frame.
+        read: Reads a box of it.
+
+    Yields:
+        The inner boxes of the tiles.
+    """
+    total, peak = torch.zeros(1, dtype=torch.float64), torch.zeros(1)  # gradients are never below 0
+    for tile in tiles:
+        infrared, luma = read(tile.outer)
+        interior = torch.zeros_like(luma)
+        crop(interior, tile.inner.within(tile.outer)).fill_(1)
+        part = pool(infrared, luma, interior)
+        total, peak = total + part.mean, torch.maximum(peak, part.peak)
+    pooled = Pooled((total / pixels).float(), peak)
+    for tile in tiles:
+        infrared, luma = read(tile.outer)
+        inner = tile.inner.within(tile.outer)
+        yield tile.inner, crop(luma, inner), crop(fuse_tile(infrared, luma, pooled), inner)
+
+
+def check_tile_pixels(tile_pixels: int, halo: int) -> None:
+    """Refuses tiles that are too small for a network that looks at `halo` pixels around them.
+
+    Raises:
+        ConfigurationError: They are.
+    """
+    if tile_pixels < (2 * halo + 1) ** 2:
+        raise ConfigurationError(
+            f"tiles of {tile_pixels} pixels leave nothing between two halos of {halo}; "
+            f"give at least {(2 * halo + 1) ** 2} tile_pixels"
+        )
 
 
 class Fuser(
@@ -158,12 +232,8 @@ class Fuser(
         max_pixels: int | None = MAX_PIXELS,
         card: str = "",
     ) -> None:
-        smallest = 0 if network.halo is None else (2 * network.halo + 1) ** 2
-        if tile_pixels < smallest:
-            raise ConfigurationError(
-                f"tiles of {tile_pixels} pixels leave nothing between two halos of {network.halo}; "
-                f"give at least {smallest} tile_pixels"
-            )
+        if network.halo is not None:
+            check_tile_pixels(tile_pixels, network.halo)
         self.network = network
         self.engine = load_engine(engine, network, precision=precision)
         self.tile_pixels = tile_pixels
@@ -286,10 +356,7 @@ class Fuser(
             infrared, visible, infrared_levels=infrared_levels, visible_levels=visible_levels, align=align
         )
         height, width = visible.pixels.shape[:2]
-        fused = np.empty_like(visible.pixels, order="C")
-        for box, before, after in self._fuse_boxes(height, width, pair.read):
-            fused[box.slices] = pair.raw(pair.recoloured(box, before, after))
-        return Picture(fused, visible.alpha)
+        return Picture(pair.paint(self._fuse_boxes(height, width, pair.read)), visible.alpha)
 
     def open_pair(
         self,
@@ -342,22 +409,11 @@ class Fuser(
             items = slice(start, start + at_once)
             read = partial(_crop_both, infrared[items], luma[items])
             for box, _, piece in self._fuse_boxes(height, width, read):
-                _crop(fused[items], box).copy_(piece)
+                crop(fused[items], box).copy_(piece)
         return fused
 
-    def _fuse_boxes(
-        self, height: int, width: int, read: Callable[[Box], tuple[Tensor, Tensor]]
-    ) -> Iterator[tuple[Box, Tensor, Tensor]]:
-        """Fuses a frame box by box.
-
-        Args:
-            height: Rows of the frame.
-            width: Columns of the frame.
-            read: Makes the infrared image and the luma of a box, B×1×h×w each.
-
-        Yields:
-            Boxes that partition the frame, each with its luma and its fused luma, B×1×h×w.
-        """
+    def _fuse_boxes(self, height: int, width: int, read: Read) -> Iterator[FusedBox]:
+        """Fuses a frame of some height and width box by box."""
         if height * width <= WHOLE * self.tile_pixels:
             frame = Box(0, 0, height, width)
             infrared, luma = read(frame)
@@ -365,22 +421,7 @@ class Fuser(
             return
         assert self.network.halo is not None  # such frames were refused
         tiles = plan_tiles(height, width, isqrt(self.tile_pixels), self.network.halo)
-        pooled = self._pool(tiles, height * width, read)
-        for tile in tiles:
-            infrared, luma = read(tile.outer)
-            inner = tile.inner.within(tile.outer)
-            yield tile.inner, _crop(luma, inner), _crop(self.engine.fuse_tile(infrared, luma, pooled), inner)
-
-    def _pool(self, tiles: list[Tile], pixels: int, read: Callable[[Box], tuple[Tensor, Tensor]]) -> Pooled:
-        """What the network's attention knows of a whole frame, from its tiles."""
-        total, peak = torch.zeros(1, dtype=torch.float64), torch.zeros(1)  # gradients are never below 0
-        for tile in tiles:
-            infrared, luma = read(tile.outer)
-            interior = torch.zeros_like(luma)
-            _crop(interior, tile.inner.within(tile.outer)).fill_(1)
-            part = self.engine.pool(infrared, luma, interior)
-            total, peak = total + part.mean, torch.maximum(peak, part.peak)
-        return Pooled((total / pixels).float(), peak)
+        yield from fuse_tiles(self.engine.pool, self.engine.fuse_tile, tiles, height * width, read)
 
     def _check_size(self, pixels: NDArray[Any] | Tensor, which: str) -> None:
         height, width = pixels.shape[:2]
@@ -485,10 +526,10 @@ def _as_tensor(image: NDArray[np.float32]) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(image))[None, None]
 
 
-def _crop(image: Tensor, box: Box) -> Tensor:
+def crop(image: Tensor, box: Box) -> Tensor:
     """A view of the box of an image, whose last axes are H×W."""
     return image[..., box.top : box.bottom, box.left : box.right]
 
 
 def _crop_both(infrared: Tensor, luma: Tensor, box: Box) -> tuple[Tensor, Tensor]:
-    return _crop(infrared, box).contiguous(), _crop(luma, box).contiguous()
+    return crop(infrared, box).contiguous(), crop(luma, box).contiguous()

@@ -253,6 +253,33 @@ class InstructionConditioner(nn.Module):
         ]
         return torch.cat(cells, dim=1)
 
+    @staticmethod
+    def look_at_part(infrared: Tensor, visible: Tensor, top: int, left: int, height: int, width: int) -> Tensor:
+        """What a part of a frame adds to the cells of the whole, for frames that are never whole in memory.
+
+        The sum of all parts, its first 16 channels divided by the last, is what `look` gives for the frame.
+
+        Args:
+            infrared: A part of the first of what `VFN.encode_first` made, N×8×h×w.
+            visible: The same part of the second of it.
+            top: Its first row in the frame.
+            left: Its first column.
+            height: Rows of the frame.
+            width: Columns of the frame.
+
+        Returns:
+            Sums of features, and how many pixels they are of, N×17×(H//16 + 1)×(W//16 + 1).
+        """
+        sums = torch.cat([infrared, visible, torch.ones_like(visible[:, :1])], dim=1)
+        for axis, start, length in ((2, top, height), (3, left, width)):
+            cells = length // STRIDE + 1
+            pixels = torch.arange(start, start + sums.shape[axis], device=sums.device)
+            shape = list(sums.shape)
+            shape[axis] = cells + 1  # the last is of those that are in no cell
+            sums = sums.new_zeros(shape).index_add(axis, (pixels + STRIDE // 2) // STRIDE, sums)
+            sums = sums.narrow(axis, 0, cells)
+        return sums
+
     def adapt(self, cells: Tensor, embedding: Tensor, strength: float | Tensor = 1.0) -> Conditioning:
         """Decides from what was seen of an image, which may be another size of it: a thumbnail for tiles.
 
