@@ -150,6 +150,15 @@ class TestExactness:
         )
         assert relative_error(found, expected) < 1e-12
 
+    @pytest.mark.parametrize("mode", ["jvp", "fd"])
+    @pytest.mark.parametrize("at_once", [1, 2, 5])
+    def test_pair_by_pair_it_is_the_same(self, mode, at_once):
+        parts = networks()
+        pairs = samples(1, batch=5), samples(2, batch=5)
+        found, expected = (look(parts, mode=mode, at_once=size).meta_gradient(*pairs) for size in (at_once, None))
+        assert relative_error(found, expected) < (1e-12 if mode == "jvp" else 1e-3)
+        assert found.task_loss == pytest.approx(expected.task_loss, rel=1e-12)
+
     @pytest.mark.parametrize("fusion", FUSIONS.values(), ids=FUSIONS)
     def test_finite_differences_of_two_images_come_near(self, fusion):
         parts = networks(fusion)
@@ -544,11 +553,20 @@ class TestBadInput:
             ({"steps": 0, "mode": "double"}, "0 inner steps"),
             ({"lr": 0.0}, "lr above 0"),
             ({"lr": float("inf")}, "finite lr"),
+            ({"at_once": 0}, "at_once=0"),
+            ({"at_once": 1, "mode": "double"}, "needs all pairs at once"),
         ],
     )
     def test_options_that_do_not_go_together_are_told(self, options, message):
         with pytest.raises(ConfigurationError, match=message):
             look(networks(), **options)
+
+    def test_batch_norm_in_training_mode_is_refused_pair_by_pair(self):
+        learn = look(networks(lambda: VFN(1).train()), at_once=1)
+        with pytest.raises(ConfigurationError, match="BatchNorm2d is in training mode"):
+            learn.meta_gradient(samples(1), samples(2))
+        learn.fusion.eval()
+        assert learn.meta_gradient(samples(1), samples(2)).norm > 0
 
     @pytest.mark.parametrize("step", ["meta_step", "fusion_step"])
     def test_a_step_without_its_optimiser_is_told(self, step):

@@ -11,9 +11,9 @@ the loss ℓ(image, weights) of the support pairs, it is
     dL_t/dG = -η d/dG ⟨∂ℓ/∂image, s⟩,   s = the derivative of the image along v,
 
 where image and s do not depend on G: s is one forward-mode product through F ("jvp"), which keeps no graph, and then G
-alone is differentiated. The plain way, to differentiate F twice ("double"), gives the same numbers at four times the
-memory; it also takes several steps ahead. Finite differences of two images ("fd") do where F has an operation without
-a forward-mode derivative.
+alone is differentiated. The plain way, to differentiate F twice ("double"), gives the same numbers with several times
+the memory; it also takes several steps ahead. Finite differences of two images ("fd") do where F has an operation
+without a forward-mode derivative.
 
 Everything is done by functional calls, so networks need no special layers.
 """
@@ -45,6 +45,12 @@ Parameters = dict[str, Tensor]
 
 Inner = Callable[[Parameters], Parameters]
 """The rule of an inner step, a pure function from gradients to directions: parameters move by -lr × direction."""
+
+Call = Callable[[Parameters, tuple[Tensor, Tensor]], Tensor]
+"""What a network makes with other parameters, of infrared and luma."""
+
+Pull = Callable[[Tensor], Parameters]
+"""Brings a gradient for what a network made back to its parameters."""
 
 FusionLoss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 """A function of (fused, infrared, luma, weights) that gives a scalar, see `LearnedFusionLoss`."""
@@ -264,6 +270,9 @@ class Lookahead:
         task_inner: The rule of that step.
         task_eval: Whether T is in evaluation mode where it looks at the query pairs; without, dropout and batch
             statistics make the derivative noisy.
+        at_once: Pairs that go through F and G at a time in the modes "jvp" and "fd", by default all. It needs the
+            memory of so many, for one more pass forward. Each pair must be seen by itself: no batch norm in training
+            mode, no dropout.
         symmetrize: Use each pair a second time with its images exchanged, so that nothing depends on which is first.
         fusion_optimizer: Of F, for `fusion_step`.
         generator_optimizer: Of G, for `meta_step`: Adam, SGD or `MaxNormSGD`.
@@ -294,6 +303,7 @@ class Lookahead:
         task_lr: float | None = None,
         task_inner: Inner = sgd,
         task_eval: bool = False,
+        at_once: int | None = None,
         symmetrize: bool = False,
         fusion_optimizer: Optimizer | None = None,
         generator_optimizer: Optimizer | None = None,
@@ -305,6 +315,10 @@ class Lookahead:
         if steps < 1 or (steps > 1 and mode != "double"):
             raise ConfigurationError(
                 f"{steps} inner steps with mode {mode!r}: 'double' takes any number from 1, the other modes exactly 1"
+            )
+        if at_once is not None and (at_once < 1 or mode == "double"):
+            raise ConfigurationError(
+                f"at_once={at_once} with mode {mode!r}: give a number from 1; 'double' needs all pairs at once, so none"
             )
         if not 0 <= lr < math.inf or (lr == 0 and per_step):
             raise ConfigurationError(
@@ -326,6 +340,7 @@ class Lookahead:
         self.task_lr = lr if task_lr is None else task_lr
         self.task_inner = task_inner
         self.task_eval = task_eval or task_mode == "frozen"
+        self.at_once = at_once
         self.symmetrize = symmetrize
         self.fusion_optimizer = fusion_optimizer
         self.generator_optimizer = generator_optimizer
@@ -393,6 +408,11 @@ class Lookahead:
 
         Arguments and errors are those of `meta_step`.
         """
+        if self.at_once is not None and (mixing := _mixes(self.fusion) or _mixes(self.generator)):
+            raise ConfigurationError(
+                f"at_once={self.at_once} needs networks that see each pair by itself, and a {mixing} is in training "
+                "mode; leave at_once out, or put the network into evaluation mode"
+            )
         with torch.autocast(support.infrared.device.type, enabled=False), torch.enable_grad():
             sources = self._sources((support.infrared, support.luma))
             task_state = self._task_ahead(support)
@@ -409,78 +429,93 @@ class Lookahead:
 
     def _twice(self, sources: tuple[Tensor, Tensor], task_state: Parameters, query: Samples) -> MetaGradient:
         """The meta-gradient by differentiating the inner steps."""
-        weights = self.generator(*sources)
-        moving = _leaves(self.fusion)
+        own, moving = _leaves(self.generator), _leaves(self.fusion)
+        weights = self._weigh(own, sources)
         losses = []
         for _ in range(self.steps):
             loss = self.loss(self._fuse(moving, sources), *sources, weights)
             losses.append(float(loss.detach()))
-            directions = self.inner(_gradients(loss, moving, create_graph=True))
+            directions = self.inner(_gradients([loss], moving, create_graph=True))
             moving = {name: value - self.lr * directions[name] for name, value in moving.items()}
         fused = self._fuse(moving, self._sources(query.seen))
         task_loss = self._query_loss(task_state, fused, query.target)
-        gradients = self._of_generator(task_loss)
+        slope = _slope_of_weights(task_loss, weights)
+        gradients = _gradients([weights], own, [slope])
         if self.per_step:
             gradients = {name: gradient / self.lr for name, gradient in gradients.items()}
         return MetaGradient(losses[0], float(task_loss.detach()), gradients, fused.detach())
 
     def _along(self, sources: tuple[Tensor, Tensor], task_state: Parameters, query: Samples) -> MetaGradient:
         """The meta-gradient by the derivative of the image along one direction. Each graph is freed before the next."""
-        here = _leaves(self.fusion)
+        here = {name: parameter.detach() for name, parameter in _trainable(self.fusion).items()}
         with torch.no_grad():
             weights = self.generator(*sources)
-        loss = self.loss(self._fuse(here, sources), *sources, weights)
-        slopes = {name: slope.requires_grad_() for name, slope in _gradients(loss, here).items()}
-        fusion_loss = float(loss.detach())
+        fused, pull = self._through(self._fuse, here, sources)
+        loss = self.loss(fused, *sources, weights)
+        slopes = {name: slope.requires_grad_() for name, slope in pull(torch.autograd.grad(loss, fused)[0]).items()}
         directions = self.inner(slopes)
-        there = {name: (here[name] - self.lr * directions[name]).detach().requires_grad_() for name in here}
-        fused = self._fuse(there, self._sources(query.seen))
-        task_loss = self._query_loss(task_state, fused, query.target)
-        reached = _gradients(task_loss, there)
-        fused, found = fused.detach(), float(task_loss.detach())
-        del task_loss, loss
+        there = {name: (value - self.lr * directions[name]).detach() for name, value in here.items()}
+        judged, pull = self._through(self._fuse, there, self._sources(query.seen))
+        task_loss = self._query_loss(task_state, judged, query.target)
+        reached = pull(torch.autograd.grad(task_loss, judged, materialize_grads=True)[0])
         # The inner rule may scale each gradient: back through it, the direction is the one that the gradients turn to.
-        along = dict(zip(slopes, _pull_back(directions, slopes, reached), strict=True))
-        surrogate = self._descent(sources, {name: value.detach() for name, value in here.items()}, along)
-        gradients = self._of_generator(surrogate)
+        along = _gradients([directions[name] for name in slopes], slopes, [reached[name] for name in slopes])
+        gradients = self._descent(sources, here, along)
         if not self.per_step:
             gradients = {name: gradient * self.lr for name, gradient in gradients.items()}
-        return MetaGradient(fusion_loss, found, gradients, fused)
+        return MetaGradient(float(loss.detach()), float(task_loss.detach()), gradients, judged.detach())
 
-    def _descent(self, sources: tuple[Tensor, Tensor], here: Parameters, along: Parameters) -> Tensor:
-        """-⟨∂ℓ/∂image, s⟩, a scalar whose graph leads to G alone."""
+    def _descent(self, sources: tuple[Tensor, Tensor], here: Parameters, along: Parameters) -> Parameters:
+        """The gradients of -⟨∂ℓ/∂image, s⟩ for the parameters of G, s being the derivative of the image."""
         if self.mode == "jvp":
             with torch.no_grad():
                 made = jvp(lambda parameters: self._fuse(parameters, sources), (here,), (along,))
             fused, change = made[0].detach().requires_grad_(), made[1].detach()
-            loss = self.loss(fused, *sources, self.generator(*sources))
-            slope: Tensor = torch.autograd.grad(loss, fused, create_graph=True)[0]
-            surrogate: Tensor = (slope * -change).sum()
-            return surrogate
-        size, length = (torch.stack([x.norm() for x in tensors.values()]).norm() for tensors in (here, along))
-        # Very small, because images bend at every leaky ReLU, and rounding only shows in single pixels.
-        step = torch.finfo(size.dtype).eps ** 0.75 * size / length.clamp(min=1e-30)
+        else:
+            size, length = (torch.stack([x.norm() for x in tensors.values()]).norm() for tensors in (here, along))
+            # Very small, because images bend at every leaky ReLU, and rounding only shows in single pixels.
+            step = torch.finfo(size.dtype).eps ** 0.75 * size / length.clamp(min=1e-30)
+            with torch.no_grad():
+                ahead = {sign: {name: here[name] + sign * step * along[name] for name in here} for sign in (1, -1)}
+                above, below = (self._fuse(ahead[sign], sources) for sign in (1, -1))
+        own = {name: parameter.detach() for name, parameter in _trainable(self.generator).items()}
+        weights, pull = self._through(self._weigh, own, sources)
+        if self.mode == "jvp":
+            loss = self.loss(fused, *sources, weights)
+            surrogate = -(torch.autograd.grad(loss, fused, create_graph=True)[0] * change).sum()
+        else:
+            surrogate = (self.loss(below, *sources, weights) - self.loss(above, *sources, weights)) / (2 * step)
+        return pull(_slope_of_weights(surrogate, weights))
+
+    def _through(self, call: Call, parameters: Parameters, sources: tuple[Tensor, Tensor]) -> tuple[Tensor, Pull]:
+        """What a network makes, as a leaf, and the function that brings a gradient for it back to the parameters."""
+        leaves = {name: value.detach().requires_grad_() for name, value in parameters.items()}
+        size = self.at_once or len(sources[0])
+        if size >= len(sources[0]):
+            made = call(leaves, sources)
+            return made.detach().requires_grad_(), lambda slope: _gradients([made], leaves, [slope])
+        parts = list(zip(*(torch.split(source, size) for source in sources), strict=True))
         with torch.no_grad():
-            ahead = {sign: {name: here[name] + sign * step * along[name] for name in here} for sign in (1, -1)}
-            above, below = (self._fuse(ahead[sign], sources) for sign in (1, -1))
-        weights = self.generator(*sources)
-        return (self.loss(below, *sources, weights) - self.loss(above, *sources, weights)).div(2 * step)
+            output = torch.cat([call(parameters, part) for part in parts])
+
+        def pull(slope: Tensor) -> Parameters:
+            total = {name: torch.zeros_like(value) for name, value in parameters.items()}
+            for part, piece in zip(parts, torch.split(slope, size), strict=True):
+                for name, gradient in _gradients([call(leaves, part)], leaves, [piece]).items():
+                    total[name] += gradient
+            return total
+
+        return output.requires_grad_(), pull
 
     def _fuse(self, parameters: Parameters, sources: tuple[Tensor, Tensor]) -> Tensor:
         """What F makes with other parameters. Copies of its buffers may change, which forward-mode wants made here."""
         fused: Tensor = functional_call(self.fusion, _state(self.fusion) | parameters, sources)
         return fused
 
-    def _of_generator(self, value: Tensor) -> Parameters:
-        """Gradients of a scalar for all parameters of G."""
-        parameters = _trainable(self.generator)
-        slopes = torch.autograd.grad(value, [*parameters.values()], allow_unused=True) if value.requires_grad else ()
-        if all(slope is None for slope in slopes):
-            raise ConfigurationError(
-                "the fusion loss does not depend on the weights of the generator, so nothing can be learned"
-            )
-        found = zip(parameters.items(), slopes, strict=True)
-        return {name: torch.zeros_like(p) if slope is None else slope for (name, p), slope in found}
+    def _weigh(self, parameters: Parameters, sources: tuple[Tensor, Tensor]) -> Tensor:
+        """What G makes with other parameters."""
+        weights: Tensor = functional_call(self.generator, _state(self.generator) | parameters, sources)
+        return weights
 
     def _task_ahead(self, support: Samples) -> Parameters:
         """Parameters and buffers of T, after a step of its own on the support pairs where that is wanted."""
@@ -494,7 +529,7 @@ class Lookahead:
             return state
         # The buffers in `state` are copies, which this call may change.
         loss = self._task_loss(state | moving, fused, support.target)
-        directions = self.task_inner(_gradients(loss, moving))
+        directions = self.task_inner(_gradients([loss], moving))
         moved = {name: (moving[name] - self.task_lr * directions[name]).detach() for name in moving}
         return state | moved
 
@@ -533,6 +568,12 @@ def _trainable(module: nn.Module) -> dict[str, Tensor]:
     return {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
 
 
+def _mixes(module: nn.Module) -> str:
+    """The kind of a layer that lets a pair change what the others give, or is random; empty where there is none."""
+    kinds = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
+    return next((type(part).__name__ for part in module.modules() if part.training and isinstance(part, kinds)), "")
+
+
 def _leaves(module: nn.Module) -> Parameters:
     """The parameters that learn, as leaves of a graph of their own over the same memory."""
     return {name: parameter.detach().requires_grad_() for name, parameter in _trainable(module).items()}
@@ -546,19 +587,29 @@ def _state(module: nn.Module) -> Parameters:
     }
 
 
-def _gradients(value: Tensor, of: Mapping[str, Tensor], *, create_graph: bool = False) -> Parameters:
-    """Gradients by name, zero where the value does not depend on a tensor."""
-    if not value.requires_grad:
+def _gradients(
+    values: Sequence[Tensor],
+    of: Mapping[str, Tensor],
+    slopes: Sequence[Tensor] | None = None,
+    *,
+    create_graph: bool = False,
+) -> Parameters:
+    """Gradients by name, zero where the values do not depend on a tensor; `slopes` are those of the values."""
+    if not any(value.requires_grad for value in values):
         return {name: torch.zeros_like(tensor) for name, tensor in of.items()}
-    found = torch.autograd.grad(value, [*of.values()], create_graph=create_graph, materialize_grads=True)
+    found = torch.autograd.grad(values, [*of.values()], slopes, create_graph=create_graph, materialize_grads=True)
     return dict(zip(of, found, strict=True))
 
 
-def _pull_back(outputs: Parameters, inputs: Parameters, vectors: Parameters) -> Sequence[Tensor]:
-    """The transposed derivative of the outputs with respect to the inputs, times vectors of the outputs."""
-    return torch.autograd.grad(
-        [outputs[name] for name in inputs], [*inputs.values()], [vectors[name] for name in inputs]
-    )
+def _slope_of_weights(value: Tensor, weights: Tensor) -> Tensor:
+    """The gradient of a scalar for the weights of the fusion loss."""
+    found = torch.autograd.grad(value, weights, allow_unused=True)[0] if value.requires_grad else None
+    if found is None:
+        raise ConfigurationError(
+            "the fusion loss does not depend on the weights of the generator, so nothing can be learned"
+        )
+    slope: Tensor = found
+    return slope
 
 
 def _descend(loss: Tensor, module: nn.Module, optimizer: Optimizer, what: str) -> float:
