@@ -25,8 +25,9 @@ from fuseloop.networks.semantic_compensation import ABLATIONS
 from fuseloop.networks.vfn import VFN
 from fuseloop.tasks.weights import build, write_weights
 from fuseloop.training import TrainingError
-from fuseloop.training.closed_loop import ClosedLoopRecipe, FirstLook, LoopLearner, _check_processes, parts_of, train
+from fuseloop.training.closed_loop import ClosedLoopRecipe, FirstLook, LoopLearner, train
 from fuseloop.training.config import ClosedLoopConfig, dump_config, load_config
+from fuseloop.training.frozen_tasks import check_processes, parts_of
 from fuseloop.training.gradient_rules import RULES
 from fuseloop.training.trainer import SkipStep, Trainer, launch
 
@@ -578,7 +579,7 @@ def test_two_processes_learn_what_one_does(tiny, tmp_path):
     assert together == pytest.approx(alone, rel=1e-3)
     assert len(set(alone)) == 3
     with pytest.raises(ConfigurationError, match="batches of 2 a task for 3 processes"):
-        _check_processes(tiny().stages, 3)
+        check_processes(tiny().stages, 3)
 
 
 def test_task_networks_may_look_in_bf16(tiny):

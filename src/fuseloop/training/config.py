@@ -32,6 +32,7 @@ from fuseloop.training.losses import LOSSES
 
 ROOT = "{root}"
 ROUNDING = "rounding"
+VIEW = "view"
 TERMS = (*LOSSES, ROUNDING)
 
 
@@ -225,12 +226,15 @@ class TaskAugmentation(Settings):
         flip: Mirror it horizontally in half of the cases.
         scales: Least and greatest magnification of the part that is shown.
         mosaic: Share of the samples that are parts of four pairs around a point.
+        focus: Share of the others that show a class of the segmentation, of which every one is drawn equally often,
+            however rare it is.
         brighten: Strength of the brightness, contrast and gamma changes, drawn for each modality apart; 0 is none.
     """
 
     flip: bool = True
     scales: tuple[PositiveFloat, PositiveFloat] = (0.6, 1.6)
     mosaic: float = Field(default=0.0, ge=0, le=1)
+    focus: float = Field(default=0.0, ge=0, le=1)
     brighten: float = Field(default=0.3, ge=0, lt=1)
 
     @field_validator("scales")
@@ -327,7 +331,7 @@ class TaskConfig(TrainingConfig):
 
 
 class LoopTask(Settings):
-    """A task that the closed loop is trained for.
+    """A task that is trained for by the loss of a frozen task network.
 
     Attributes:
         task_network: Name of shipped weights, a weight file, or a folder that `transformers` wrote; it stays as it is.
@@ -351,7 +355,7 @@ class LoopTask(Settings):
 
 
 class LoopStage(AnyStage):
-    """One stage of the training of the closed loop.
+    """One stage of a training on the losses of frozen task networks.
 
     Attributes:
         batch: Pairs of each task in a step.
@@ -368,45 +372,35 @@ class LoopStage(AnyStage):
     samples: Literal["frames", "tiles"] | TaskAugmentation = "frames"
 
 
-class ClosedLoopConfig(TrainingConfig):
-    """Training of the semantic compensation, by which one fusion network serves several task networks.
+class FrozenTasksConfig(TrainingConfig):
+    """What the trainings on the losses of frozen task networks have in common.
 
     Attributes:
         fusion: Weights of the fusion network, a shipped name or a file; it stays as it is.
-        compensation: Keywords of `SemanticCompensation`, such as branches, width and vectors; its depth is that of the
-            fusion network.
-        logit_scale: Factor of the cosines by which structures are chosen, before the noise of training is added.
-        temperature: Of the softmax by which the selection of vectors learns.
-        frozen: Names of parts of the compensation that do not learn: "bv_f" is the query, "bvb" the bank.
-        start: Closed loop whose compensation is begun with, a shipped name or a file; null begins with a random one,
-            which compensates nothing.
+        frozen: Names of parts of what is trained that do not learn.
+        start: Weights of the same kind to begin with, a shipped name or a file; null begins with random ones, which
+            change no image.
         tasks: What it is trained for.
         on_error: What becomes of frames with broken labels: "raise" refuses the data, "skip" leaves them out and
             says so.
         rule: What makes one step of the gradients of all tasks, a name of `fuseloop.training.gradient_rules.RULES`:
-            "published" is the solver of the published code.
+            "published" is the solver of the published code of CLDyN.
         radius: c of CAGrad.
-        penalty: δ, weight of how much worse the compensation made a loss.
-        penalty_per: Whether that is of each "sample", of the means of the "batch", or of "none".
-        scale_over: Pairs of each task over which the mean loss before compensation is measured, which the losses of
-            the task are divided by; 0 takes the losses as they are.
-        decay: Weight decay of what is neither bank, query, norm nor bias.
+        penalty: δ, weight of how much worse a loss became than that of the image that is fused for nobody.
+        scale_over: Pairs of each task over which the mean loss of that image is measured, which the losses of the task
+            are divided by; 0 takes the losses as they are.
+        decay: Weight decay of what is neither norm nor bias.
         coupled_decay: Adam with the decay in the gradient of everything, as published, in place of AdamW.
         cache: Keep what the first look at each sample gave; random parts are never the same again.
         skip_limit: Steps that may be left out because a feature, loss or gradient is not finite.
-        select: What chooses the best weights: the mean "score" of the tasks, or their mean "loss" relative to that
-            before compensation.
+        select: What chooses the best weights: the mean "score" of the tasks, or their mean "loss" relative to that of
+            the image that is fused for nobody.
         root: Folder that "{root}" in a spec stands for.
         stages: The stages, in order.
     """
 
-    recipe = "closed-loop"
-    folder: Path = Path("runs/closed-loop")
     clip: PositiveFloat | None = 1.0
     fusion: str = "vfn"
-    compensation: dict[str, Any] = {}
-    logit_scale: PositiveFloat = 10.0
-    temperature: PositiveFloat = 0.1
     frozen: tuple[str, ...] = ()
     start: str | None = None
     tasks: tuple[LoopTask, ...] = Field(min_length=1)
@@ -414,7 +408,6 @@ class ClosedLoopConfig(TrainingConfig):
     rule: str = "cagrad"
     radius: float = Field(default=0.5, ge=0, lt=1)
     penalty: NonNegativeFloat = 5.0
-    penalty_per: Literal["sample", "batch", "none"] = "sample"
     scale_over: int = Field(default=16, ge=0)
     decay: NonNegativeFloat = 1e-4
     coupled_decay: bool = False
@@ -445,19 +438,106 @@ class ClosedLoopConfig(TrainingConfig):
         return tasks
 
     @model_validator(mode="after")
-    def _what_is_kept_comes_again(self) -> ClosedLoopConfig:
+    def _what_is_kept_comes_again(self) -> FrozenTasksConfig:
         if self.cache and any(isinstance(stage.samples, TaskAugmentation) for stage in self.stages):
             raise ValueError("random parts are never the same again: set cache=false, or samples to frames or tiles")
         return self
 
     @model_validator(mode="after")
-    def _root_is_given(self) -> ClosedLoopConfig:
-        _check_root(self.root, (spec for task in self.tasks for spec in (*task.validation, *_specs(task.data))))
+    def _root_is_given(self) -> FrozenTasksConfig:
+        _check_root(self.root, self.specs())
         return self
+
+    def specs(self) -> list[str]:
+        """Of all data."""
+        return [spec for task in self.tasks for spec in (*task.validation, *_specs(task.data))]
 
     def resolve(self, spec: str) -> str:
         """A spec with "{root}" replaced."""
         return spec.replace(ROOT, str(self.root))
+
+
+class ClosedLoopConfig(FrozenTasksConfig):
+    """Training of the semantic compensation, by which one fusion network serves several task networks.
+
+    Attributes:
+        compensation: Keywords of `SemanticCompensation`, such as branches, width and vectors; its depth is that of the
+            fusion network. "bv_f" among `frozen` is its query, "bvb" its bank; neither decays.
+        logit_scale: Factor of the cosines by which structures are chosen, before the noise of training is added.
+        temperature: Of the softmax by which the selection of vectors learns.
+        penalty_per: Whether the penalty is of each "sample", of the means of the "batch", or of "none".
+    """
+
+    recipe = "closed-loop"
+    folder: Path = Path("runs/closed-loop")
+    compensation: dict[str, Any] = {}
+    logit_scale: PositiveFloat = 10.0
+    temperature: PositiveFloat = 0.1
+    penalty_per: Literal["sample", "batch", "none"] = "sample"
+
+
+class ViewTask(Settings):
+    """People who look at the image: a task without a task network.
+
+    Attributes:
+        data: Where pairs come from; their labels, if they have some, are not looked at.
+        validation: Where validation pairs come from; these are looked at whole.
+        loss: Weights of the loss terms, by their names in `fuseloop.training.losses.LOSSES`; by default those of the
+            shipped fusion network.
+        weight: Of its loss relative to the tasks.
+    """
+
+    data: tuple[Source, ...] = Field(min_length=1)
+    validation: tuple[str, ...] = Field(min_length=1)
+    loss: dict[str, PositiveFloat] = {
+        "intensity": 0.3, "gradient": 0.3, "qabf": 8.0, "vif": 2.0, "scd": 0.4, "qcv": 2.0,
+    }  # fmt: skip
+    weight: PositiveFloat = 1.0
+
+    @field_validator("loss")
+    @classmethod
+    def _loss_terms_exist(cls, loss: dict[str, float]) -> dict[str, float]:
+        if not loss:
+            raise ValueError("name at least one loss term, such as gradient: 1")
+        for name in loss:
+            if name not in LOSSES:
+                raise ValueError(_unknown("loss term", name, LOSSES))
+        return loss
+
+
+class InstructionConfig(FrozenTasksConfig):
+    """Training of the conditioner, by which one fusion network does what an instruction says.
+
+    Attributes:
+        encoder: What makes the embeddings: "instructions", the shipped text encoder; the weight file of one, or a
+            folder that `transformers` reads; or "tasks", a vector for each intent that learns with the conditioner,
+            which is what text has to be compared with. A text encoder stays as it is.
+        conditioner: Keywords of `InstructionConditioner`, such as places; its depth is that of the fusion network. A
+            place among `frozen`, such as "decoder1", stays without effect.
+        view: The intent "view"; null leaves it out.
+        mixtures: Share of the samples whose instruction asks for several things.
+        fidelity: Weight of the visual loss of the image for a task, relative to that of the image without instruction.
+        turns: 0 for all tasks in every step; as published, the tasks one after the other, this many steps each.
+    """
+
+    recipe = "instruction"
+    folder: Path = Path("runs/instruction")
+    encoder: str = "instructions"
+    conditioner: dict[str, Any] = {}
+    view: ViewTask | None = None
+    mixtures: float = Field(default=0.25, ge=0, lt=1)
+    fidelity: NonNegativeFloat = 0.1
+    turns: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _view_is_a_name_of_its_own(self) -> InstructionConfig:
+        if self.view is not None and any(task.title == VIEW for task in self.tasks):
+            raise ValueError(f"a task is called {VIEW!r}, as what people look at; give it another name")
+        return self
+
+    def specs(self) -> list[str]:
+        """Of all data."""
+        return [*super().specs(), *([] if self.view is None else [*self.view.validation, *_specs(self.view.data)])]
 
 
 def _specs(sources: Iterable[Source]) -> list[str]:
