@@ -10,9 +10,10 @@ Source: Xie et al., SegFormer, NeurIPS 2021.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fuseloop.errors import ConfigurationError
@@ -70,6 +71,7 @@ class SegFormer(Segmenter):
         class_weights: What the pixels of each class weigh in the loss, None for 1. Where nearly everything is
             background, more for the others makes them be learned.
         drop_path: Share of the last block's images that skip it in training; the share of the blocks before falls to 0.
+        dropout: Share of the head's channels that are dropped in training.
 
     Raises:
         ConfigurationError: The size is unknown, or the weights are not one positive number a class.
@@ -82,6 +84,7 @@ class SegFormer(Segmenter):
         *,
         class_weights: Sequence[float] | None = None,
         drop_path: float = 0.1,
+        dropout: float = 0.1,
     ) -> None:
         from transformers import SegformerConfig, SegformerForSemanticSegmentation  # slow to import
 
@@ -96,9 +99,12 @@ class SegFormer(Segmenter):
             num_attention_heads=list(chosen.heads),
             decoder_hidden_size=chosen.head,
             drop_path_rate=drop_path,
+            classifier_dropout_prob=dropout,
             id2label=dict(enumerate(self.classes)),
         )
         self.network: nn.Module = SegformerForSemanticSegmentation(config)
+        initialise(self.network)
+        nn.init.normal_(self.network.decode_head.classifier.weight, std=0.01)
         self.mean: Tensor
         self.std: Tensor
         self.class_weights: Tensor | None
@@ -117,8 +123,9 @@ class SegFormer(Segmenter):
 
     def run(self, prepared: Tensor) -> tuple[Tensor, Tensor]:
         """Logits B×C×H/4×W/4 and the feature B×C×H/32×W/32."""
-        outputs = self.network(pixel_values=prepared, output_hidden_states=True)
-        return outputs.logits, outputs.hidden_states[-1]
+        network: Any = self.network
+        features = network.segformer(prepared, output_hidden_states=True).hidden_states
+        return logits(network.decode_head, features), features[-1]
 
     def sample_losses(self, outputs: Outputs, targets: Sequence[Target]) -> Tensor:
         """The cross-entropy of each image at its own resolution, (B,); see `pixel_losses`.
@@ -131,6 +138,51 @@ class SegFormer(Segmenter):
     def predict(self, outputs: Outputs) -> list[Prediction]:
         """The likeliest class of every pixel."""
         return likeliest(outputs.raw, outputs.view)
+
+
+@torch.no_grad()
+def initialise(network: nn.Module) -> None:
+    """Random weights for training from scratch, as published.
+
+    Those of `transformers` are for fine-tuning: its depth-wise convolutions, 9 weights with a deviation of .02, pass
+    nearly nothing on, and the network learns no more than how frequent each class is.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            leaving = module.weight[0, 0].numel() * module.out_channels // module.groups
+            nn.init.normal_(module.weight, std=(2 / leaving) ** 0.5)
+        elif isinstance(module, nn.Linear):
+            nn.init.trunc_normal_(module.weight, std=0.02)
+        if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def logits(head: Any, features: Sequence[Tensor]) -> Tensor:
+    """What the decoding head of `transformers` makes of the features of the stages, for half of the network's work.
+
+    The head brings each stage to 256 channels by a linear layer, magnifies it to stride 4, and joins the 1,024 channels
+    by another. Magnifying commutes with a linear layer of each pixel, so the two layers of a stage are one, at its own
+    resolution.
+
+    Args:
+        head: The head.
+        features: Maps B×C×h×w of each stage, the finest first.
+
+    Returns:
+        B×classes×h×w at the resolution of the finest.
+    """
+    parts = head.linear_fuse.weight[:, :, 0, 0].chunk(len(features), dim=1)[::-1]  # the coarsest is joined first
+    size = features[0].shape[2:]
+    joined: Tensor | None = None
+    for part, layer, feature in zip(parts, head.linear_projections, features, strict=True):
+        weight, bias = part @ layer.proj.weight, part @ layer.proj.bias
+        # What goes in decides for all of the head that channels are last, with which magnifying is far quicker.
+        stage = F.conv2d(feature.contiguous(memory_format=torch.channels_last), weight[:, :, None, None], bias)
+        joined = stage if joined is None else joined + F.interpolate(stage, size, mode="bilinear", align_corners=False)
+    hidden = head.activation(head.batch_norm(joined))
+    # Whole channels, as published; `transformers` drops single values, whose draws would cost more than the head.
+    dropped: Tensor = head.classifier(F.dropout2d(hidden, head.dropout.p, head.training))
+    return dropped
 
 
 def checked_weights(weights: Sequence[float] | None, classes: int) -> Tensor | None:
