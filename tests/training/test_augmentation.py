@@ -160,6 +160,15 @@ class TestZoomAndMosaic:
         with pytest.raises(ValueError, match="4 pairs, got 3"):
             mosaic([marked(0)] * 3, 64, 64, np.random.default_rng(0))
 
+    @pytest.mark.parametrize("place", [(0, 0), (40, 159), (127, 80)])
+    def test_a_part_shows_the_pixel_that_it_is_of(self, place):
+        pair, rng = LabelledPair.of(generate(3, 128, 160)), np.random.default_rng(0)
+        shown = np.zeros((128, 160), np.uint8)
+        shown[place] = 1
+        for _ in range(50):
+            found = zoom(replace(pair, segmentation=shown), 64, 64, rng, scales=(1.0, 2.0), on=place)
+            assert found.segmentation.max() == 1
+
     def test_magnification_stays_in_its_range(self):
         pair, rng = LabelledPair.of(generate(3, 128, 160)), np.random.default_rng(0)
         pair = replace(pair, boxes=np.array([[60, 50, 100, 78]], np.float32), classes=np.zeros(1, np.int64))

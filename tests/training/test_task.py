@@ -24,7 +24,7 @@ from fuseloop.tasks import load
 from fuseloop.tasks.protocol import Target
 from fuseloop.tasks.weights import build
 from fuseloop.training.config import TaskAugmentation, TaskConfig
-from fuseloop.training.task import Fusing, Kept, TaskBatch, TaskRecipe, augment, train
+from fuseloop.training.task import Fusing, Kept, TaskBatch, TaskRecipe, augment, draw_class, train
 
 CPU = torch.device("cpu")
 NARROW = {
@@ -181,6 +181,29 @@ def test_samples_keep_images_and_labels_together():
         assert pair.boxes is not None
         assert (pair.segmentation[pair.saliency > 128] != 0).mean() > 0.95
         assert ((pair.boxes >= 0) & (pair.boxes <= [128, 96, 128, 96])).all()
+
+
+def test_focus_shows_each_class_equally_often_however_rare():
+    pairs = Kept(open_all("synthetic:12:7"))
+    rng = np.random.default_rng(0)
+    drawn = [draw_class(pairs, rng) for _ in range(600)]
+    shown = [int(pair.segmentation[place]) for pair, place in drawn]
+    classes, counts = np.unique(shown, return_counts=True)
+    assert set(classes) == set(pairs.showing)
+    assert len(classes) > 3
+    expected = 600 / len(classes)
+    assert ((counts - expected) ** 2 / expected).sum() < 30  # chi squared
+
+    rare = min(pairs.showing, key=lambda one: len(pairs.showing[one]))
+    share = {
+        focus: np.mean([(augment(pairs, 64, 64, still(focus), rng).segmentation == rare).any() for _ in range(150)])
+        for focus in (0.0, 1.0)
+    }
+    assert share[1.0] > 0.9 / len(classes) > share[0.0]
+
+
+def still(focus: float) -> TaskAugmentation:
+    return TaskAugmentation(focus=focus, scales=(1.0, 1.0), brighten=0.0)
 
 
 # What is refused

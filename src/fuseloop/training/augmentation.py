@@ -67,7 +67,13 @@ def cut(
 
 
 def zoom(
-    pair: LabelledPair, height: int, width: int, rng: np.random.Generator, *, scales: tuple[float, float] = (0.6, 1.6)
+    pair: LabelledPair,
+    height: int,
+    width: int,
+    rng: np.random.Generator,
+    *,
+    scales: tuple[float, float] = (0.6, 1.6),
+    on: tuple[int, int] | None = None,
 ) -> LabelledPair:
     """A random part of a pair at a random scale.
 
@@ -77,12 +83,20 @@ def zoom(
         width: Columns of the result.
         rng: Draws scale and place.
         scales: Least and greatest magnification. A pair that cannot fill the result is magnified until it does.
+        on: Row and column of a pixel of the pair that the part shows; anywhere by default.
     """
     rows, columns = pair.infrared.shape
     scale = max(float(np.exp(rng.uniform(*np.log(scales)))), height / rows, width / columns)
     part_height, part_width = min(max(1, round(height / scale)), rows), min(max(1, round(width / scale)), columns)
-    top, left = int(rng.integers(rows - part_height + 1)), int(rng.integers(columns - part_width + 1))
+    row, column = on if on else (None, None)
+    top, left = _start(rows, part_height, row, rng), _start(columns, part_width, column, rng)
     return cut(pair, top, left, part_height, part_width, out_height=height, out_width=width)
+
+
+def _start(length: int, part: int, shown: int | None, rng: np.random.Generator) -> int:
+    """Where a part of a length begins, so that it shows one place of it."""
+    first, last = (0, length - part) if shown is None else (max(0, shown - part + 1), min(shown, length - part))
+    return int(rng.integers(first, last + 1))
 
 
 def mosaic(

@@ -540,6 +540,31 @@ class InstructionConfig(FrozenTasksConfig):
         return [*super().specs(), *([] if self.view is None else [*self.view.validation, *_specs(self.view.data)])]
 
 
+class EncoderConfig(TrainingConfig):
+    """Training of the text encoder on sentences of the grammar.
+
+    Attributes:
+        encoder: Keywords of `HashedEncoder`, such as buckets and dim.
+        dropout: Share of the features of a sentence that are left out.
+        smoothing: Share of every purpose that is spread over all.
+        decay: Weight decay of the layers.
+        counted: Sentences in which the terms are counted.
+        validation: Sentences that choose the best weights.
+        stages: The stages, in order.
+    """
+
+    recipe = "encoder"
+    folder: Path = Path("runs/encoder")
+    device: Literal["auto", "cpu", "cuda", "mps"] = "cpu"
+    encoder: dict[str, int] = {}
+    dropout: float = Field(default=0.2, ge=0, lt=1)
+    smoothing: float = Field(default=0.02, ge=0, lt=1)
+    decay: NonNegativeFloat = 1e-2
+    counted: PositiveInt = 40_000
+    validation: PositiveInt = 4_000
+    stages: tuple[AnyStage, ...] = Field(min_length=1)
+
+
 def _specs(sources: Iterable[Source]) -> list[str]:
     return [source.spec for source in sources]
 

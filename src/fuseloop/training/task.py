@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from fuseloop.datasets.files import open_labelled
-from fuseloop.datasets.labelled import LabelledPair, LabelledPairs
+from fuseloop.datasets.labelled import IGNORED, LabelledPair, LabelledPairs
 from fuseloop.errors import ConfigurationError
 from fuseloop.evaluation.classes import ClassMatch, match_classes
 from fuseloop.fusers.rules import RULES, Rule, of_network
@@ -219,6 +220,17 @@ class Kept:
     def __getitem__(self, index: int) -> LabelledPair:
         return self._kept[index]
 
+    @cached_property
+    def showing(self) -> dict[int, list[int]]:
+        """The pairs that show each class of the segmentation but the background, for those that occur."""
+        found: dict[int, list[int]] = {}
+        for index, pair in enumerate(self._kept):
+            if pair.segmentation is not None:
+                for shown in np.unique(pair.segmentation).tolist():
+                    if shown not in (0, IGNORED):
+                        found.setdefault(shown, []).append(index)
+        return dict(sorted(found.items()))
+
     def sizes(self) -> Iterator[NDArray[np.float32]]:
         """Widths and heights of the boxes of each pair, as shares of the pair, N×2."""
         for pair in self._kept:
@@ -278,13 +290,28 @@ def augment(
     def draw() -> LabelledPair:
         return pairs[int(rng.integers(len(pairs)))]
 
+    scales = augmentation.scales
     if rng.random() < augmentation.mosaic:
         pair = mosaic([draw() for _ in range(4)], height, width, rng)
+    elif augmentation.focus and isinstance(pairs, Kept) and pairs.showing and rng.random() < augmentation.focus:
+        chosen, place = draw_class(pairs, rng)
+        pair = zoom(chosen, height, width, rng, scales=scales, on=place)
     else:
-        pair = zoom(draw(), height, width, rng, scales=augmentation.scales)
+        pair = zoom(draw(), height, width, rng, scales=scales)
     if augmentation.flip and rng.random() < 0.5:
         pair = mirror(pair)
     return brighten(pair, augmentation.brighten, rng) if augmentation.brighten else pair
+
+
+def draw_class(pairs: Kept, rng: np.random.Generator) -> tuple[LabelledPair, tuple[int, int]]:
+    """A pair with a class of the segmentation that is drawn as often as any other, and a pixel of that class."""
+    classes = list(pairs.showing)
+    chosen = classes[rng.integers(len(classes))]
+    frames = pairs.showing[chosen]
+    pair = pairs[frames[rng.integers(len(frames))]]
+    rows, columns = np.nonzero(np.asarray(pair.segmentation) == chosen)
+    one = rng.integers(len(rows))
+    return pair, (int(rows[one]), int(columns[one]))
 
 
 class TaskRecipe:
