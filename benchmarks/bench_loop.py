@@ -1,15 +1,17 @@
 """What the closed loop costs beside the fusion network and beside the published way of computing it.
 
-A 640×480 frame goes through the semantic compensation of both modalities as eager fp32 modules; the task network is
-apart, its feature is given: a detector's, 512×15×20, or a saliency network's, 64×120×160. The plain side of the
-speed-ups is the published form written down as it is described, branch by branch, layer by layer; both sides give the
-same numbers within 1e-5. All sides take turns in one process, with all cores: two calls, of which the second counts.
+A 640×480 frame goes through the semantic compensation of both modalities in fp32; the task network is apart, its
+feature is given: a detector's, 512×15×20, or a saliency network's, 64×120×160. The speed-ups are of eager modules:
+their plain side is the published form written down as it is described, branch by branch, layer by layer; both sides
+give the same numbers within 1e-5. All sides take turns in one process, with all cores: two calls, of which the second
+counts.
 Each ratio is the median of the ratios of single rounds, which a busy machine disturbs less than a ratio of medians.
 
-The whole loop is `ClosedLoopFuser` beside `Fuser` on the same engine, arrays in and out: with the first block kept
-between the first look and the second pass, with a first look of half the size, and with the requirement of the previous
-frame. Its task network costs nothing, since it gives a feature that is there already. The compensation runs in PyTorch
-on every engine, so it weighs more beside OpenVINO, which runs the fusion network faster.
+On every engine its default form stands beside VFN on that engine, features in and out, and the whole loop is
+`ClosedLoopFuser` beside `Fuser`, arrays in and out: with the first block kept between the first look and the second
+pass, with a first look of half the size, and with the requirement of the previous frame. Its task network costs
+nothing, since it gives a feature that is there already. Figures without an engine in their name are those of the engine
+whose whole loop costs least in its own passes of VFN: one engine for all of them, above and below the line.
 
 The allocator is that of the system, or tuned where the name says so. The plain side gains most from tuning, because
 it makes the largest tensors. Most of what is left to the published form with a detection feature is one convolution
@@ -33,6 +35,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fuseloop.engines import ENGINES, load_engine
 from fuseloop.engines.allocator import tune_allocator
 from fuseloop.fusers.closed_loop import ClosedLoopFuser
 from fuseloop.fusers.fuser import Fuser
@@ -43,27 +46,28 @@ from fuseloop.pairs.images import Picture
 
 HEIGHT, WIDTH = 480, 640
 ROUNDS = 5
-ENGINES = ("torch", "openvino")
 WAYS: dict[str, dict[str, Any]] = {"": {}, "half_": {"first_look": 0.5}, "video_": {"feedback": "previous"}}
 
-RATIOS = {
-    "rsc.compat_speedup_od": "published form: times as fast as the plain loop over branches, detection feature",
-    "rsc.compat_speedup_sod": "the same, saliency feature",
-    "rsc.cost_in_vfn": "default form, the dearer of both features: time in passes of VFN",
+COSTS = {
+    "rsc.cost_in_vfn": "default form, the dearer of both features: time in passes of VFN on the same engine",
     "loop.cost_in_vfn": "the whole loop but for the task network, the dearer of both features: time in passes of VFN",
     "loop.half_cost_in_vfn": "the same with a first look of half the height and width",
     "loop.video_cost_in_vfn": "the same with the requirement of the previous frame",
-    "loop.cost_in_vfn_openvino": "the whole loop with OpenVINO, in passes of VFN with OpenVINO",
-    "loop.half_cost_in_vfn_openvino": "the same with a first look of half the height and width",
-    "loop.video_cost_in_vfn_openvino": "the same with the requirement of the previous frame",
+}
+RATIOS = {
+    "rsc.compat_speedup_od": "published form: times as fast as the plain loop over branches, detection feature",
+    "rsc.compat_speedup_sod": "the same, saliency feature",
+    **COSTS,
+    **{f"{key}_{engine}": f"the same with {engine}" for engine in ENGINES for key in COSTS},
 }
 KEYS = {
     **RATIOS,
     **{f"{key}_tuned_allocator": "the same with the tuned allocator" for key in RATIOS},
     "rsc.error_compat": "largest difference of the published form to the plain loop",
-    "rsc.ms_vfn": "milliseconds of one pass of VFN",
-    "rsc.ms_default_od": "milliseconds of the default form, detection feature",
-    "rsc.ms_default_sod": "milliseconds of the default form, saliency feature",
+    "rsc.ms_vfn": "milliseconds of one pass of VFN, eager",
+    "rsc.ms_default_od": "milliseconds of the default form, eager, detection feature",
+    "rsc.ms_default_sod": "milliseconds of the default form, eager, saliency feature",
+    **{f"rsc.ms_vfn_{engine}": f"milliseconds of one pass of VFN with {engine}" for engine in ENGINES},
     "rsc.ms_compat_od": "milliseconds of the published form, detection feature",
     "rsc.ms_compat_sod": "milliseconds of the published form, saliency feature",
     "rsc.ms_plain_od": "milliseconds of the plain loop, detection feature",
@@ -112,7 +116,7 @@ def measure() -> dict[str, float]:
         errors += [float((ours - plain).abs().max()) for ours, plain in pairs]
     loop = Loop(network, default)
     for engine in ENGINES:
-        sides |= loop_sides(loop, engine, features)
+        sides |= engine_sides(loop, engine, infrared, luma, features) | loop_sides(loop, engine, features)
     seconds: dict[str, list[float]] = {side: [] for side in sides}
     for _ in range(ROUNDS):
         for side, work in sides.items():
@@ -124,23 +128,28 @@ def measure() -> dict[str, float]:
     def ratio(upper: str, lower: str) -> float:
         return statistics.median(a / b for a, b in zip(seconds[upper], seconds[lower], strict=True))
 
+    def dearer(engine: str, upper: str, lower: str) -> float:
+        return max(ratio(f"{engine}_{upper}{name}", f"{engine}_{lower}") for name in features)
+
+    costs = {
+        engine: {
+            "rsc.cost_in_vfn": dearer(engine, "rsc_", "vfn"),
+            **{f"loop.{way}cost_in_vfn": dearer(engine, way, "neutral") for way in WAYS},
+        }
+        for engine in ENGINES
+    }
     return {
         "rsc.compat_speedup_od": ratio("plain_od", "compat_od"),
         "rsc.compat_speedup_sod": ratio("plain_sod", "compat_sod"),
-        "rsc.cost_in_vfn": max(ratio(f"default_{name}", "vfn") for name in features),
         "rsc.error_compat": max(errors),
         **{
             f"rsc.ms_{side}": 1000 * statistics.median(values)
             for side, values in seconds.items()
             if f"rsc.ms_{side}" in KEYS
         },
-        **{
-            f"loop.{way}cost_in_vfn{'' if engine == 'torch' else f'_{engine}'}": max(
-                ratio(f"{engine}_{way}{name}", f"{engine}_neutral") for name in features
-            )
-            for engine in ENGINES
-            for way in WAYS
-        },
+        **{f"rsc.ms_vfn_{engine}": 1000 * statistics.median(seconds[f"{engine}_vfn"]) for engine in ENGINES},
+        **{f"{key}_{engine}": cost for engine in ENGINES for key, cost in costs[engine].items()},
+        **min(costs.values(), key=lambda cost: cost["loop.cost_in_vfn"]),
     }
 
 
@@ -154,6 +163,21 @@ class Remembers(nn.Module):
     def forward(self, images: Tensor) -> Remembers:
         """Itself, as outputs with a feature."""
         return self
+
+
+def engine_sides(
+    loop: Loop, name: str, infrared: Tensor, luma: Tensor, features: dict[str, Tensor]
+) -> dict[str, Callable[[], object]]:
+    """A pass of the fusion network on an engine, and the compensation there, for each feature."""
+    engine = load_engine(name, loop.network)
+    engine.take(loop.compensation)
+    first = engine.encode_first(infrared, luma)
+
+    def compensate(feature: Tensor) -> object:
+        return engine.compensate(0, *first, requirement=loop.compensation.describe(feature))
+
+    sides: dict[str, Callable[[], object]] = {f"{name}_vfn": partial(engine.fuse, infrared, luma)}
+    return sides | {f"{name}_rsc_{key}": partial(compensate, feature) for key, feature in features.items()}
 
 
 def loop_sides(loop: Loop, engine: str, features: dict[str, Tensor]) -> dict[str, Callable[[], object]]:
@@ -173,7 +197,8 @@ def loop_sides(loop: Loop, engine: str, features: dict[str, Tensor]) -> dict[str
 
 def compensate(compensation: SemanticCompensation, first: tuple[Tensor, Tensor], feature: Tensor) -> tuple[Tensor, ...]:
     """Both modalities, from the feature of the task network."""
-    return compensation(0, *first, compensation.describe(feature))
+    compensated: tuple[Tensor, ...] = compensation(0, *first, compensation.describe(feature))
+    return compensated
 
 
 def compensate_plainly(

@@ -630,6 +630,18 @@ class TestOtherCommands:
         onnx.checker.check_model(model)
         assert len(model.graph.input) == inputs
 
+    @pytest.mark.parametrize(("part", "inputs"), [("frame", 2), ("first", 2), ("second", 4)])
+    def test_export_writes_the_passes_of_a_closed_loop(self, run, part, inputs):
+        write_loop(Path("loop.safetensors"), VFN(), SemanticCompensation(width=64, vectors=8))
+        assert run(f"export --out loop.onnx --fuser loop.safetensors --part {part}").code == 0
+        assert len(onnx.load("loop.onnx").graph.input) == inputs
+
+    def test_export_of_a_second_pass_needs_a_closed_loop(self, run, weights):
+        ran = run(f"export --out loop.onnx --fuser {weights} --part second")
+        assert ran.code == 2
+        assert "a fusion network alone" in ran.errors
+        assert not Path("loop.onnx").exists()
+
     def test_convert_makes_weights_of_a_pickled_checkpoint(self, run, fuse, weights):
         torch.manual_seed(1)
         torch.save({"net": VFN(1).state_dict()}, Path("reference.pth"))

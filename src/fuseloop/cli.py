@@ -63,7 +63,7 @@ Texts = Annotated[list[str], Parameter(negative=())]
 Flag = Annotated[bool, Parameter(negative=(), show_default=False)]
 EngineName = Literal["openvino", "onnxruntime", "torch"]
 PrecisionName = Literal["fp32", "bf16"]
-PartName = Literal["frame", "statistics", "tile"]
+PartName = Literal["frame", "statistics", "tile", "first", "second"]
 DeviceName = Literal["auto", "cpu", "cuda"]
 Kind = Literal["image", "folder", "video"]
 
@@ -680,21 +680,26 @@ def weights(name: str | None = None, /) -> None:
 
 @app.command(sort_key=9)
 def export(*, out: Path, fuser: str = "vfn", part: PartName = "frame", overwrite: Flag = False) -> None:
-    """Write a fusion network as an ONNX file for any batch, height and width.
+    """Write a fusion network or a pass of a closed loop as an ONNX file for any height and width.
 
     Frames too large for memory are fused in tiles: statistics adds up what the tiles say of the whole frame, and tile
-    takes that as an input.
+    takes that as an input. The passes of a closed loop are first, which makes features of a pair, and second, which
+    makes the image of them, of what a task network requires and of the strength. The metadata of the file say what goes
+    in.
 
     Args:
         out: The file to write, FILE.onnx.
-        fuser: Name of shipped weights or a weight file.
-        part: The network for whole frames, or one of the two passes over tiles.
+        fuser: Name of shipped weights or a weight file, for second that of a closed loop.
+        part: The network for whole frames, one of the two passes over tiles, or one of the two of a closed loop.
         overwrite: Replace a file that exists.
     """
     from fuseloop.engines.export import export_onnx
+    from fuseloop.fusers.loop_weights import find_loop, is_loop, read_loop
     from fuseloop.fusers.weights import find_weights, read_weights
 
-    export_onnx(read_weights(find_weights(fuser)), out, part=part, overwrite=overwrite)
+    loop = read_loop(find_loop(fuser)) if is_loop(fuser) else None
+    network = loop.network if loop else read_weights(find_weights(fuser))
+    export_onnx(network, out, part=part, compensation=loop.compensation if loop else None, overwrite=overwrite)
     print(f"wrote {out}")
 
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 import onnx
 import onnxruntime
+import openvino
 import pytest
 import torch
 from torch import Tensor, nn
 
 from fuseloop.engines.export import export_onnx
 from fuseloop.engines.graph import write_graph
-from fuseloop.errors import ImageError
+from fuseloop.errors import ConfigurationError, ImageError
+from fuseloop.networks.semantic_compensation import SemanticCompensation
 from fuseloop.networks.vfn import VFN, gradient_magnitude
 
 MakePair = Callable[..., tuple[Tensor, Tensor]]
@@ -75,6 +78,82 @@ def test_the_metadata_say_what_the_file_is(folder: Path):
         "halo": "25",
         "minimum_side": "8",
     }
+
+
+@pytest.fixture(scope="module")
+def loop(folder: Path, network: VFN) -> SemanticCompensation:
+    """A compensation, whose passes are files in the folder too."""
+    torch.manual_seed(0)
+    compensation = SemanticCompensation(width=64, vectors=8).eval().requires_grad_(False)
+    for block in (compensation.rsc_ir["a2si0"], compensation.rsc_vi["a2si0"]):
+        nn.init.normal_(block.zc.weight, std=0.5)
+    export_onnx(network, folder / "first.onnx", part="first")
+    export_onnx(network, folder / "second.onnx", part="second", compensation=compensation)
+    return compensation
+
+
+def run_in_openvino(path: Path, **inputs: Tensor) -> list[Tensor]:
+    model = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return [torch.from_numpy(value) for value in model({key: value.numpy() for key, value in inputs.items()}).values()]
+
+
+@pytest.mark.parametrize("runs", [run, run_in_openvino], ids=["onnxruntime", "openvino"])
+@pytest.mark.parametrize(("height", "width", "channels"), [(8, 8, 3), (33, 20, 24), (16, 50, 130)])
+def test_the_passes_of_a_closed_loop_take_any_size_and_requirement(
+    folder: Path,
+    network: VFN,
+    loop: SemanticCompensation,
+    make_pair: MakePair,
+    runs: Callable[..., list[Tensor]],
+    height: int,
+    width: int,
+    channels: int,
+):
+    pair = make_pair(1, height, width)
+    requirement = loop.describe(torch.randn(1, channels, 5, 7))
+    infrared, visible = run(folder / "first.onnx", infrared=pair[0], visible=pair[1])
+    for strength in (0.0, 0.6, 1.0):
+        compensate = partial(loop, requirement=requirement, strength=strength)
+        expected = network.decode(network.encode_rest(*network.encode_first(*pair), compensate))
+        inputs = {"requirement": requirement, "strength": torch.tensor([strength])}
+        (fused,) = runs(folder / "second.onnx", infrared=infrared, visible=visible, **inputs)
+        torch.testing.assert_close(fused, expected, rtol=0, atol=1e-4)
+        if strength == 0:
+            neutral = fused
+    assert (fused - neutral).abs().max() > 1e-3
+
+
+def test_the_second_pass_says_what_goes_in(folder: Path, loop: SemanticCompensation):
+    model = onnx.load(folder / "second.onnx")
+    shapes = {
+        value.name: [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]
+        for value in (*model.graph.input, *model.graph.output)
+    }
+    features = [1, 8, "height", "width"]
+    assert shapes == {
+        "infrared": features,
+        "visible": features,
+        "requirement": [1, "channels", 4, 4],
+        "strength": [1],
+        "fused": [1, 1, "height", "width"],
+    }
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    assert metadata["compensation"] == "branches=4, width=64, vectors=8"
+    assert "4x4 grid" in metadata["requirement"]
+    assert metadata["halo"] == "the whole frame"
+
+
+@pytest.mark.parametrize(
+    ("compensation", "message"),
+    [(None, "a fusion network alone"), (SemanticCompensation(width=64, vectors=8, reference_compat=True), "published")],
+    ids=["none", "published"],
+)
+def test_a_second_pass_needs_a_mended_compensation(
+    tmp_path: Path, network: VFN, compensation: SemanticCompensation | None, message: str
+):
+    with pytest.raises(ConfigurationError, match=message):
+        export_onnx(network, tmp_path / "second.onnx", part="second", compensation=compensation)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_file_that_exists_is_kept_unless_told(tmp_path: Path, network: VFN):

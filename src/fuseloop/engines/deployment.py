@@ -131,6 +131,17 @@ class _Streams(nn.Module):
         return torch.cat([self.streams[0](infrared), self.streams[1](visible)], dim=1)
 
 
+class Step(_Streams):
+    """Some layers of the encoders of both modalities."""
+
+    def forward(self, infrared: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        """Two B×C×H×W to two B×8×H×W."""
+        if len(self.streams) == 1:
+            together = super().forward(infrared, visible)
+            return together[:, :CHANNELS], together[:, CHANNELS:]
+        return self.streams[0](infrared), self.streams[1](visible)
+
+
 class _Encoder(_Streams):
     """`VFN.encode` and `gradient_magnitude`: two images to features and their gradients, B×16×H×W each."""
 
@@ -169,9 +180,9 @@ class _Encoder(_Streams):
         magnitude: Tensor = self.along_x(continued) + self.along_y(continued)
         return magnitude
 
-    def part(self, start: int, stop: int | None) -> _Streams:
-        """Some of the layers: two stems, and a block for each level."""
-        return _Streams(nn.ModuleList(cast(nn.Sequential, stream)[start:stop] for stream in self.streams))
+    def part(self, start: int, stop: int | None) -> nn.ModuleList:
+        """Some of the layers of each stream: two stems, and a block for each level."""
+        return nn.ModuleList(cast(nn.Sequential, stream)[start:stop] for stream in self.streams)
 
     def forward(self, infrared: Tensor, luma: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         features = super().forward(infrared, luma)
@@ -238,7 +249,7 @@ class Last(nn.Module):
     def __init__(self, encoder: _Encoder, decoder: _Decoder, depth: int) -> None:
         super().__init__()
         self.encoder = encoder
-        self.block = encoder.part(1 + max(depth, 2), None)
+        self.block = _Streams(encoder.part(1 + max(depth, 2), None))
         self.decoder = decoder
 
     def forward(self, infrared: Tensor, visible: Tensor) -> Tensor:
@@ -317,6 +328,6 @@ def deploy(network: VFN, *, differentiable: bool = False, apart: bool = False) -
     state = network.state_dict(keep_vars=differentiable)
     depth = network.depth
     encoder, decoder = _Encoder(state, depth, apart), _Decoder(state, depth)
-    between = {f"block{level}": encoder.part(level + 2, level + 3) for level in range(1, depth - 1)}
-    steps = nn.ModuleDict({"first": encoder.part(0, 3), **between, "last": Last(encoder, decoder, depth)})
+    between = {f"block{level}": Step(encoder.part(level + 2, level + 3)) for level in range(1, depth - 1)}
+    steps = nn.ModuleDict({"first": Step(encoder.part(0, 3)), **between, "last": Last(encoder, decoder, depth)})
     return Deployment(Frame(encoder, decoder), TileStatistics(encoder), Tile(encoder, decoder), steps)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor
 
 from fuseloop.engines.bfloat16 import split_image, to_bfloat16
 from fuseloop.engines.deployment import deploy
 from fuseloop.errors import ConfigurationError
-from fuseloop.networks.vfn import CHANNELS, VFN, Compensate, Pooled
+from fuseloop.networks.semantic_compensation import SemanticCompensation
+from fuseloop.networks.vfn import VFN, Compensate, Pooled
 
 Precision = Literal["fp32", "bf16"]
 
@@ -77,7 +79,8 @@ class Engine(ABC):
         Returns:
             Infrared and visible features, B×8×H×W each.
         """
-        return self._features("first", *self._images(infrared, luma))
+        first, second = self._run("first", *self._images(infrared, luma))
+        return first, second
 
     def finish(self, infrared: Tensor, visible: Tensor, compensate: Compensate | None = None) -> Tensor:
         """Makes the image from what `encode_first` gave.
@@ -94,13 +97,41 @@ class Engine(ABC):
             if compensate is not None:
                 infrared, visible = compensate(level - 1, infrared, visible)
             if level < self._depth - 1:
-                infrared, visible = self._features(f"block{level}", infrared, visible)
+                infrared, visible = self._run(f"block{level}", infrared, visible)
         (fused,) = self._run("last", infrared, visible)
         return fused
 
-    def _features(self, step: str, *inputs: Tensor) -> tuple[Tensor, Tensor]:
-        (features,) = self._run(step, *inputs)
-        return features[:, :CHANNELS], features[:, CHANNELS:]
+    def take(self, compensation: SemanticCompensation) -> None:
+        """Takes the compensation that `compensate` runs, with its weights as they are now.
+
+        Args:
+            compensation: The network, on the CPU and in evaluation mode.
+        """
+        self._compensation = compensation
+
+    @torch.no_grad()
+    def compensate(
+        self, level: int, infrared: Tensor, visible: Tensor, *, requirement: Tensor, strength: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        """`SemanticCompensation.forward` of what this engine took; a `Compensate` for `finish` once the rest is given.
+
+        Args:
+            level: The block whose features these are.
+            infrared: Its infrared features, B×8×H×W.
+            visible: Its visible features, the same shape.
+            requirement: What `SemanticCompensation.describe` made, first dimension B.
+            strength: Factor of the compensation; 0 changes nothing, bit for bit.
+
+        Returns:
+            Infrared and visible features, B×8×H×W each; within 1e-4 those of the module, where rounding does not
+            decide between two kernels that suit a frame alike.
+        """
+        if strength == 0:
+            return infrared, visible
+        # Plane after plane is the layout in which PyTorch does this fastest.
+        planes = infrared.contiguous(), visible.contiguous()
+        compensated: tuple[Tensor, Tensor] = self._compensation(level, *planes, requirement, strength=strength)
+        return compensated
 
     def pool(self, infrared: Tensor, luma: Tensor, interior: Tensor) -> Pooled:
         """Adds up what one tile gives to the statistics of the whole frame.

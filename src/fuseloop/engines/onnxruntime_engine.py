@@ -8,12 +8,12 @@ import onnxruntime
 import torch
 from torch import Tensor
 
-from fuseloop.engines.engine import Engine, Precision
-from fuseloop.engines.export import part_graph
+from fuseloop.engines.engine import Precision
+from fuseloop.engines.graph_engine import GraphEngine
 from fuseloop.networks.vfn import VFN
 
 
-class OnnxRuntimeEngine(Engine):
+class OnnxRuntimeEngine(GraphEngine):
     """Runs the exported graphs in ONNX Runtime on the CPU, which has no bf16 there.
 
     One session serves all shapes. It has as many threads as PyTorch when the engine is made.
@@ -30,7 +30,7 @@ class OnnxRuntimeEngine(Engine):
         self._session = cache(self._make_session)
 
     def _make_session(self, part: str) -> onnxruntime.InferenceSession:
-        model = part_graph(self._deployment, part).SerializeToString()
+        model = self._model(part).SerializeToString()
         return onnxruntime.InferenceSession(model, self._options, providers=["CPUExecutionProvider"])
 
     def _run(self, part: str, *inputs: Tensor) -> tuple[Tensor, ...]:

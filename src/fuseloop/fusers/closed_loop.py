@@ -66,8 +66,8 @@ class ClosedLoopFuser:
             * "profile:FILE" or a `Profile`: the mean requirement of a data set; no task network runs.
         first_look: Size of the neutral image that the task network looks at, as a share of the height and width of
             the frame, above 0 and at most 1. Below 1 the first look costs less.
-        engine: What runs the fusion network, see `Fuser`; the compensation runs in PyTorch on the CPU.
-        precision: See `Fuser`; of the fusion network alone.
+        engine: What runs the fusion network and the compensation, see `Fuser`; the compensation is always on the CPU.
+        precision: See `Fuser`; of the fusion network alone, the compensation has fp32.
         tile_pixels: Frames of up to three tiles of so many pixels are fused. The compensation sees a whole frame at
             once, so larger ones are refused.
         max_pixels: Larger images are refused before that; None for no limit.
@@ -118,6 +118,7 @@ class ClosedLoopFuser:
             found.network, engine=engine, precision=precision, tile_pixels=tile_pixels, max_pixels=max_pixels
         )
         self.compensation = deepcopy(found.compensation).to("cpu").eval()
+        self.neutral.engine.take(self.compensation)
         self.tasks = found.tasks
         self.task_network = task_network
         self.first_look = first_look
@@ -226,8 +227,8 @@ class ClosedLoopFuser:
         """The second pass, B×1×H×W; neutral without a requirement."""
         if requirement is None:
             return self.neutral.engine.finish(*first)
-        compensate = partial(self.compensation, requirement=requirement, strength=self.strength)
-        return self.neutral.engine.finish(*first, compensate)
+        engine = self.neutral.engine
+        return engine.finish(*first, partial(engine.compensate, requirement=requirement, strength=self.strength))
 
     def _requirement(self, images: Tensor) -> Tensor:
         assert self.task_network is not None
