@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from fuseloop.errors import FuseloopError as FuseloopError
     from fuseloop.fusers.closed_loop import ClosedLoopFuser as ClosedLoopFuser
     from fuseloop.fusers.fuser import Fuser as Fuser
+    from fuseloop.fusers.instructed import InstructedFuser as InstructedFuser
     from fuseloop.fusers.weights import load as load
     from fuseloop.pairs.images import Picture as Picture
     from fuseloop.pairs.images import read_image as read_image
@@ -29,6 +30,7 @@ _HOMES = {
     "ClosedLoopFuser": "fuseloop.fusers.closed_loop",
     "Fuser": "fuseloop.fusers.fuser",
     "FuseloopError": "fuseloop.errors",
+    "InstructedFuser": "fuseloop.fusers.instructed",
     "Picture": "fuseloop.pairs.images",
     "load": "fuseloop.fusers.weights",
     "read_image": "fuseloop.pairs.images",
