@@ -848,6 +848,34 @@ def closed_loop(*settings: str, preset: str | None = None, out: Path | None = No
         )
 
 
+@train.command
+def instruction(*settings: str, preset: str | None = None, out: Path | None = None) -> None:
+    """Train the conditioner by which one fusion network does what an instruction says.
+
+    Fusion network, task networks and text encoder stay as they are. The conditioner learns from labelled data of each
+    task, and from sentences that a grammar makes. The run folder gets checkpoints, curves, and the best weights by
+    validation. The same command again continues a run that was stopped or killed.
+
+    ```
+    fuseloop train instruction --preset toar --out runs/toar root=data
+    fuseloop train instruction --preset toar root=data encoder=tasks
+    ```
+
+    Args:
+        settings: A configuration file, unless there is a preset, and key=value changes to it.
+        preset: A configuration that fuseloop ships, such as toar.
+        out: Run folder, in place of the one that the configuration names.
+    """
+    from fuseloop.engines.allocator import tune_allocator
+    from fuseloop.training.config import InstructionConfig, load_config
+    from fuseloop.training.instruction import train
+
+    tune_allocator()
+    result = train(load_config(InstructionConfig, *_configuration(InstructionConfig, settings, preset, out)))
+    if result.weights is not None:
+        print(f"best weights: {_validated(result)}; use them with: fuseloop.InstructedFuser('{result.weights}')")
+
+
 @data.command(name="layouts")
 def data_layouts(name: str | None = None, /) -> None:
     """List the data sets that can be read, or show how one lies on disk.
