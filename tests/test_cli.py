@@ -27,12 +27,15 @@ from fuseloop import cli
 from fuseloop.datasets.table import DATA_SETS
 from fuseloop.engines import ENGINES
 from fuseloop.errors import ImageError
+from fuseloop.fusers.instruction_weights import shipped_instructed, write_instructed
 from fuseloop.fusers.loop_weights import read_loop, shipped_loops, write_loop
 from fuseloop.fusers.reference import published_compensation
 from fuseloop.fusers.reference_tdfusion import published_tdfusion
 from fuseloop.fusers.requirement import Profile, read_profile
 from fuseloop.fusers.weights import known_weights, write_weights
+from fuseloop.instructions import HashedEncoder
 from fuseloop.metrics import metrics_of, score_frame
+from fuseloop.networks.instruction_conditioner import InstructionConditioner
 from fuseloop.networks.prompt_injection import BFN
 from fuseloop.networks.restormer_fusion import RestormerFusion
 from fuseloop.networks.semantic_compensation import SemanticCompensation
@@ -340,6 +343,89 @@ def detector(tmp_path_factory) -> Path:
         network(torch.rand(2, 3, 96, 96))
     task_weights.write_weights(path, network, "yolov5n")
     return path
+
+
+@pytest.fixture(scope="session")
+def networks(tmp_path_factory) -> Path:
+    """Networks of fusion by instruction that are not trained but do something."""
+    path = tmp_path_factory.mktemp("instructed") / "untrained.safetensors"
+    torch.manual_seed(0)
+    conditioner = InstructionConditioner()
+    for place in conditioner.changes.values():
+        torch.nn.init.normal_(place.film.weight, std=0.2)
+    write_instructed(path, VFN(), conditioner, encoder="hashed")
+    return path
+
+
+class TestFuseByInstruction:
+    """With an encoder that is not trained, and takes all that has words for an instruction."""
+
+    @pytest.fixture
+    def encoder(self, monkeypatch) -> HashedEncoder:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            encoder = HashedEncoder(["people"], buckets=64, width=8, hidden=8)
+        encoder.purpose.bias.data[-1] = -10
+        for module in ("fusers.instructed", "instructions.understanding"):
+            monkeypatch.setattr(f"fuseloop.{module}.shipped_encoder", lambda: encoder)
+        return encoder
+
+    @pytest.fixture
+    def tell(self, run, networks, encoder) -> Callable[[str], Ran]:
+        return lambda options: run(f"fuse --fuser {networks} --engine torch {options}")
+
+    def test_folders_are_fused_and_what_was_understood_is_printed_once(self, tell, networks, encoder):
+        save_folders("a", "b")
+        ran = tell("--infrared ir --visible vis --out out --instruction people --strength 0.5")
+        assert ran.code == 0, ran.errors
+        assert ran.output.startswith("people\n  ")
+        assert len(re.findall("known words +people", ran.output)) == 1
+        fuser = fuseloop.InstructedFuser(networks, encoder=encoder)
+        expected = fuser("ir/a.png", "vis/a.png", "people", strength=0.5)
+        for name in ("a", "b"):
+            assert np.array_equal(read_image(f"out/{name}.png").pixels, expected)
+        assert not np.array_equal(expected, fuser("ir/a.png", "vis/a.png"))
+
+    def test_what_is_not_understood_leaves_the_images_neutral_with_one_warning(self, tell, networks, encoder):
+        save_folders("a", "b")
+        ran = tell("--infrared ir --visible vis --out out --instruction ?!")
+        assert ran.code == 0
+        assert ran.errors == "warning: the instruction is not understood, so the images are neutral: it has no words\n"
+        neutral = fuseloop.InstructedFuser(networks, encoder=encoder)("ir/a.png", "vis/a.png")
+        assert np.array_equal(read_image("out/b.png").pixels, neutral)
+
+    def test_videos_take_mixtures_too(self, tell):
+        for name in ("ir.mp4", "vis.mp4"):
+            with VideoWriter(name, 12, 64, 48) as writer:
+                writer.write(np.full((48, 64, 3), 40, np.uint8))
+        ran = tell("--infrared ir.mp4 --visible vis.mp4 --out fused.mp4 --instruction detection=0.7,view=0.3")
+        assert ran.code == 0, ran.errors
+        assert re.search(r"detection .* 70 %.*\n +view .* 30 %", ran.output)
+        assert "1 frames" in ran.output
+
+    @pytest.mark.parametrize(
+        ("options", "complaint"),
+        [
+            ("--fuser {own}", "use --instruction TEXT"),
+            ("--fuser {own} --instruction people --for yolov5s", "--instruction goes without a task network"),
+            ("--fuser {own} --instruction people --feedback previous", "--instruction goes without a task network"),
+            ("--fuser {own} --instruction people --strength 2", "from 0 to 1, not 2"),
+            ("--fuser {own} --instruction detecton=1", "did you mean 'detection'?"),
+            ("--fuser vfn --instruction people", "'vfn' does not fuse by instruction; give one of toar"),
+            pytest.param(
+                "--instruction people",
+                "no weights of 'toar' are shipped yet",
+                marks=pytest.mark.skipif("toar" in shipped_instructed(), reason="they are shipped"),
+            ),
+        ],
+    )
+    def test_what_cannot_be_told_is_explained(self, run, networks, encoder, options, complaint):
+        save("ir.png", noise(HEIGHT, WIDTH))
+        save("vis.png", noise(HEIGHT, WIDTH, 3))
+        ran = run(f"fuse --infrared ir.png --visible vis.png --out out.png {options.format(own=networks)}")
+        assert ran.code == 2
+        assert complaint in " ".join(ran.errors.split())
+        assert not Path("out.png").exists()
 
 
 class TestFuseForATaskNetwork:

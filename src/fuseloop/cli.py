@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from fuseloop.fusers.closed_loop import ClosedLoopFuser
     from fuseloop.fusers.files import Job, Outcome
     from fuseloop.fusers.fuser import Fuser
+    from fuseloop.fusers.instructed import InstructedFuser
     from fuseloop.pairs.images import Picture
     from fuseloop.scoring.files import Outcome as ScoreOutcome
     from fuseloop.scoring.files import Scores
@@ -113,6 +114,7 @@ def fuse(
     out: Path,
     fuser: str | None = None,
     for_: Annotated[str | None, Parameter(name="--for")] = None,
+    instruction: str | None = None,
     strength: float | None = None,
     feedback: str | None = None,
     first_look: float | None = None,
@@ -134,21 +136,25 @@ def fuse(
     keep the stems of the visible images. A pair that cannot be fused is reported and the others are done. Outputs that
     exist are kept, so the same command continues a run that was interrupted.
 
-    With --for, a closed loop makes the images that a task network asks for, without labels.
+    With --for, a closed loop makes the images that a task network asks for, without labels. With --instruction, a
+    sentence says what they are for: `fuseloop explain` shows what is understood of one, and one that is not understood
+    leaves the images neutral.
 
     ```
     fuseloop fuse --infrared ir.png --visible vis.png --out fused.png --for yolov5s --fuser loop.safetensors
     fuseloop fuse --infrared ir.mp4 --visible vis.mp4 --out fused.mp4 --for my/network --feedback previous
+    fuseloop fuse --infrared ir --visible vis --out fused --instruction "find people, it is night" --fuser w.safetensors
     ```
 
     Args:
         infrared: Infrared image, folder or video.
         visible: Visible image, folder or video.
         out: Output image, folder or video.
-        fuser: Name of shipped weights (`fuseloop weights` lists them) or a weight file; by default vfn, and for a task
-            network cldyn.
+        fuser: Name of shipped weights (`fuseloop weights` lists them) or a weight file; by default vfn, for a task
+            network cldyn, and for an instruction toar.
         for_: Name of a task network, a weight file of one, or a folder that transformers wrote: what the images are
             for.
+        instruction: What the images are for, in a sentence, or a mixture such as detection=0.7,view=0.3.
         strength: How much the images are changed for it, from 0 (not at all) to 1, the default.
         feedback: Where its requirement comes from: frame, a first look at the same frame and the default; previous, the
             frame before, so that it looks once a frame; or profile:FILE, what `fuseloop profile` wrote, with which no
@@ -190,20 +196,26 @@ def fuse(
         jobs = [plan_file(infrared, visible, out, ending, overwrite=overwrite)]
     loop_options = {"strength": strength, "feedback": feedback, "first_look": first_look}
     given = {name: value for name, value in loop_options.items() if value is not None}
-    loaded: Fuser | ClosedLoopFuser
-    if for_ is not None or str(feedback).startswith("profile:"):
+    loaded: Fuser | ClosedLoopFuser | InstructedFuser
+    told: dict[str, Any] = {}
+    if instruction is not None:
+        if for_ is not None or feedback is not None or first_look is not None:
+            raise ConfigurationError("--instruction goes without a task network; leave out --for and what is for it")
+        loaded, told = _load_instructed(fuser or "toar", instruction, given, engine, precision, max_pixels)
+    elif for_ is not None or str(feedback).startswith("profile:"):
         loaded = _load_loop(fuser or "cldyn", for_, given, engine, precision, max_pixels, device)
     elif given:
         raise ConfigurationError(f"--{next(iter(given)).replace('_', '-')} is for a task network; give --for as well")
     else:
         loaded = _load(fuser or "vfn", engine, precision, max_pixels)
+    options: Any = {"infrared_levels": infrared_levels, "align": align, **told}
     make_folder(jobs[0].stem.parent)
 
     def fuse_pair(infrared: Picture, visible: Picture) -> Picture:
         rule = visible_levels
         if depth or kind == "video":
             visible, rule = to_depth(visible, depth or "8", visible_levels), "full"
-        return loaded.fuse_picture(infrared, visible, infrared_levels=infrared_levels, visible_levels=rule, align=align)
+        return loaded.fuse_picture(infrared, visible, visible_levels=rule, **options)
 
     if kind == "video":
         return _run_video(jobs[0], fuse_pair, overwrite)
@@ -1062,6 +1074,31 @@ def _load_loop(
     profiled = str(options.get("feedback")).startswith("profile:")
     task_network = None if network is None or profiled else _load_task_network(network, _device(device))
     return ClosedLoopFuser(loop, task_network, **options, engine=engine, precision=precision, max_pixels=max_pixels)
+
+
+def _load_instructed(
+    weights: str,
+    text: str,
+    options: dict[str, Any],
+    engine: str,
+    precision: PrecisionName,
+    max_pixels: int | None,
+) -> tuple[InstructedFuser, dict[str, Any]]:
+    """A fuser by instruction, and what each call of it is told; prints once what was understood."""
+    from fuseloop.engines.allocator import tune_allocator
+    from fuseloop.fusers.instructed import InstructedFuser, check_strength
+    from fuseloop.instructions.explain import describe, parse_instruction
+
+    check_strength(options.get("strength", 1.0))
+    tune_allocator()
+    fuser = InstructedFuser(weights, engine=engine, precision=precision, max_pixels=max_pixels)
+    instruction = parse_instruction(text)
+    match = fuser.understand(instruction)
+    print(describe(text, match))
+    if match.understood:
+        return fuser, {"instruction": instruction, **options}
+    _say("warning", f"the instruction is not understood, so the images are neutral: {match.reason}")
+    return fuser, {"instruction": None, **options}
 
 
 def _device(name: DeviceName) -> str:

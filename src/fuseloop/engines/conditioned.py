@@ -110,8 +110,7 @@ class ConditionedNetwork:
         for level in range(1, len(self._hooks)):
             infrared, visible = map(_channels_last, conditioning.compensate(level - 1, infrared, visible))
             if level <= len(self._blocks):
-                made = self._blocks[level - 1](infrared, visible)
-                infrared, visible = made if isinstance(made, tuple) else made.chunk(2, dim=1)
+                infrared, visible = self._blocks[level - 1](infrared, visible)
         return _channels_last(conditioning.gate(self._last.block(infrared, visible)))
 
     def _decode(self, conditioning: Conditioning, features: Tensor, gradient: Tensor, pooled: Pooled) -> Tensor:

@@ -176,8 +176,7 @@ class InstructedFuser:
         align: Align = "none",
     ) -> Picture:
         """Fuses one pair of pictures; arguments, result and errors are those of a call and of `Fuser.fuse_picture`."""
-        if not 0 <= strength <= 1:
-            raise ConfigurationError(f"the strength of an instruction is from 0 to 1, not {strength}")
+        check_strength(strength)
         match, embedding = self._understood(instruction)
         if not match.understood and _says_something(instruction):
             reason = f"{shown(str(instruction))!r} is not understood, so the image is neutral: {match.reason}"
@@ -233,6 +232,16 @@ class InstructedFuser:
         if isinstance(self.encoder, HashedEncoder):
             return _Understood(match, self.encoder.vectors([match]))
         return _Understood(match, embed(self.encoder, [instruction]))
+
+
+def check_strength(strength: float) -> None:
+    """Refuses a strength that is not from 0 to 1.
+
+    Raises:
+        ConfigurationError: It is not.
+    """
+    if not 0 <= strength <= 1:
+        raise ConfigurationError(f"the strength of an instruction is from 0 to 1, not {strength}")
 
 
 def _says_something(instruction: Instruction) -> bool:

@@ -44,7 +44,7 @@ LOOPS = {"cldyn": "the closed loop of CLDyN, L=2, for detectors, segmenters and 
 INSTRUCTED = {"toar": "fusion by instruction, L=2, for sentences that say what the image is for"}
 """Fusion by instruction by name; `fuseloop.fusers.instruction_weights` loads them and says which are shipped."""
 
-_BY_INSTRUCTION = "which fuses by instruction; read it with fuseloop.fusers.instruction_weights.read_instructed"
+_BY_INSTRUCTION = "which fuses by instruction: use --instruction TEXT (InstructedFuser)"
 _FOR_A_NETWORK = "which fuses for a task network: use --for NETWORK (ClosedLoopFuser)"
 
 
