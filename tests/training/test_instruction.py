@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from fuseloop.cli import main
 from fuseloop.datasets.synthetic import write_scenes
-from fuseloop.errors import ConfigurationError, FuseloopError, WeightsError
+from fuseloop.errors import ConfigurationError, FuseloopError
 from fuseloop.fusers.instruction_weights import read_instructed
 from fuseloop.fusers.weights import find_weights, read_weights
 from fuseloop.instructions import HashedEncoder, embed, read_encoder, write_encoder
@@ -305,9 +305,8 @@ def test_what_does_not_fit_is_refused(tiny, changes, message):
         changes = {"tasks": [tiny.task(SALIENCY, task_network="yolov9z")]}
     if "view" in changes:
         changes = {"view": {**tiny.view, "data": [{"spec": "msrs:nowhere"}]}}
-    with pytest.raises(FuseloopError, match=message) as caught:
+    with pytest.raises(FuseloopError, match=message):
         InstructionRecipe(tiny(**changes), CPU)
-    assert isinstance(caught.value, WeightsError) == (list(changes) == ["encoder"]) or "tasks" in changes
 
 
 @pytest.mark.parametrize(
