@@ -34,6 +34,7 @@ from fuseloop.fusers.reference_tdfusion import published_tdfusion
 from fuseloop.fusers.requirement import Profile, read_profile
 from fuseloop.fusers.weights import known_weights, write_weights
 from fuseloop.instructions import HashedEncoder
+from fuseloop.instructions.understanding import ENCODERS
 from fuseloop.metrics import metrics_of, score_frame
 from fuseloop.networks.instruction_conditioner import InstructionConditioner
 from fuseloop.networks.prompt_injection import BFN
@@ -119,8 +120,8 @@ class TestHelp:
 
     @pytest.mark.parametrize(
         "command",
-        ["fuse", "score", "predict", "evaluate", "profile", "cost", "demo", "weights", "synthetic", "train",
-         "train visual", "export", "convert"],
+        ["fuse", "score", "predict", "evaluate", "profile", "cost", "explain", "demo", "weights", "synthetic", "train",
+         "train visual", "train encoder", "export", "convert"],
     )  # fmt: skip
     def test_explains_every_command_and_each_of_its_options(self, run, command):
         assert command.split()[0] in run("--help").output
@@ -689,7 +690,7 @@ class TestOtherCommands:
     def test_weights_lists_what_is_shipped(self, run):
         ran = run("weights")
         assert ran.code == 0
-        assert all(f"{name}: " in ran.output for name in known_weights())
+        assert all(f"{name}: " in ran.output for name in [*known_weights(), *ENCODERS])
 
     def test_weights_shows_a_card(self, run, weights):
         weights.with_suffix(".md").write_text("# Untrained")

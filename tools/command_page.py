@@ -63,6 +63,7 @@ EXAMPLES = {
     "Count what the parts of the closed loop cost": (
         "fuseloop cost --size 640x480 --size 1024x768 --task-network yolov5s"
     ),
+    "See what is understood of an instruction": 'fuseloop explain "make the pedestrians easy to detect, it is night"',
     "Train on folders of your own": "fuseloop train visual --preset paper --out runs/mine root=data seed=1",
 }
 

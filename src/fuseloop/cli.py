@@ -637,6 +637,42 @@ def cost(*, task_network: Texts | None = None, size: Texts | None = None, fuser:
 
 
 @app.command(sort_key=5)
+def explain(*text: str, file: Path | None = None, json: Flag = False) -> int:
+    """Show what is understood of instructions, without fusing.
+
+    An instruction says what the image is for, in English, German, Spanish or Chinese: detection, segmentation,
+    saliency, viewing, or several of these; and something of the scene, such as night. What is not understood leaves the
+    image neutral. The exit code is 0 when all were understood, 1 when some were, and 2 when none was.
+
+    ```
+    fuseloop explain "make the pedestrians easy to detect, it is night" "detect people but keep it natural"
+    fuseloop explain detection=0.7,view=0.3
+    ```
+
+    Args:
+        text: Instructions in quotation marks, or mixtures such as detection=0.7,view=0.3.
+        file: A text file with an instruction on each line.
+        json: Print a JSON list in place of bars.
+    """
+    from fuseloop.instructions.explain import describe, parse_instruction, read_lines
+    from fuseloop.instructions.understanding import understand
+
+    texts = [*text, *(read_lines(file) if file is not None else [])]
+    if not texts:
+        raise ConfigurationError('give instructions in quotation marks, such as "detect people", or --file FILE')
+    matches = [understand(parse_instruction(one)) for one in texts]
+    if json:
+        import json as writer
+
+        rows = [{"text": one, **match.as_dict()} for one, match in zip(texts, matches, strict=True)]
+        print(writer.dumps(rows, indent=2, ensure_ascii=False))
+    else:
+        print("\n\n".join(describe(one, match) for one, match in zip(texts, matches, strict=True)))
+    understood = sum(match.understood for match in matches)
+    return DONE if understood == len(matches) else PARTLY if understood else NOTHING
+
+
+@app.command(sort_key=5)
 def demo(
     *,
     out: Path = Path("outputs/demo"),
@@ -678,15 +714,18 @@ def weights(name: str | None = None, /) -> None:
     """
     from fuseloop.fusers.loop_weights import find_loop, shipped_loops
     from fuseloop.fusers.weights import LOOPS, SHIPPED, find_weights
+    from fuseloop.instructions.understanding import ENCODERS, find_encoder
     from fuseloop.weights.files import read_card
 
+    def find(name: str) -> Path:
+        return find_encoder(name) if name in ENCODERS else find_loop(name) if name in LOOPS else find_weights(name)
+
     if name is not None:
-        print(read_card(find_loop(name) if name in LOOPS else find_weights(name)) or f"{name} has no card")
+        print(read_card(find(name)) or f"{name} has no card")
         return
-    for known, purpose in SHIPPED.items():
-        print(f"{known}: {purpose} ({find_weights(known).stat().st_size / 1e3:.0f} kB)")
-    for loop in shipped_loops():
-        print(f"{loop}: {LOOPS[loop]} ({find_loop(loop).stat().st_size / 1e3:.0f} kB)")
+    purposes = {**SHIPPED, **{loop: LOOPS[loop] for loop in shipped_loops()}, **ENCODERS}
+    for known, purpose in purposes.items():
+        print(f"{known}: {purpose} ({find(known).stat().st_size / 1e3:.0f} kB)")
     print("fuseloop weights NAME shows a card")
 
 
@@ -886,6 +925,32 @@ def instruction(*settings: str, preset: str | None = None, out: Path | None = No
     result = train(load_config(InstructionConfig, *_configuration(InstructionConfig, settings, preset, out)))
     if result.weights is not None:
         print(f"best weights: {_validated(result)}; use them with: fuseloop.InstructedFuser('{result.weights}')")
+
+
+@train.command
+def encoder(*settings: str, preset: str | None = None, out: Path | None = None) -> None:
+    """Train the text encoder that understands instructions.
+
+    It learns from sentences that a grammar makes, and needs no data; the shipped one took some minutes on one core.
+    The run folder gets checkpoints, curves, and the best weights by validation. The same command again continues a run
+    that was stopped or killed.
+
+    ```
+    fuseloop train encoder --preset instructions --out runs/encoder
+    fuseloop train encoder --preset instructions seed=1 stages.0.steps=1000
+    ```
+
+    Args:
+        settings: A configuration file, unless there is a preset, and key=value changes to it.
+        preset: A configuration that fuseloop ships: instructions.
+        out: Run folder, in place of the one that the configuration names.
+    """
+    from fuseloop.training.config import EncoderConfig, load_config
+    from fuseloop.training.encoder import train
+
+    result = train(load_config(EncoderConfig, *_configuration(EncoderConfig, settings, preset, out)))
+    if result.weights is not None:
+        print(f"best weights: {_validated(result)}; read them with: fuseloop.instructions.read_encoder")
 
 
 @data.command(name="layouts")

@@ -42,26 +42,26 @@ def test_words_know_where_they_were():
 
 
 def test_numbers_are_those_of_crc32_and_do_not_change_between_processes():
-    program = f"from fuseloop.instructions.features import features; print(features('detect 行人', {BUCKETS}))"
+    program = f"from fuseloop.instructions.features import features; print(features(['detect', '行人'], {BUCKETS}))"
     runs = {
         subprocess.run(
             [sys.executable, "-c", program], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": seed}
         ).stdout
         for seed in ("1", "2")
     }
-    assert runs == {f"{features('detect 行人', BUCKETS)}\n"}
-    assert features("detect", 1 << 32)[0] == CRC_OF_WDETECT
+    assert runs == {f"{features(['detect', '行人'], BUCKETS)}\n"}
+    assert features(["detect"], 1 << 32)[0] == CRC_OF_WDETECT
 
 
 def test_a_typing_error_leaves_a_third_of_the_features():
-    right, wrong = (set(features(text, 1 << 32)) for text in ("pedestrians", "pedestrains"))
+    right, wrong = (set(features([text], 1 << 32)) for text in ("pedestrians", "pedestrains"))
     assert len(right & wrong) > len(right) / 3
-    assert not right & set(features("chocolate", 1 << 32))
+    assert not right & set(features(["chocolate"], 1 << 32))
 
 
 @given(st.text())
 def test_any_text_has_features_in_the_buckets(text):
     form = normal_form(text)
-    assert all(0 <= number < BUCKETS for number in features(form, BUCKETS))
+    assert all(0 <= number < BUCKETS for number in features([unit.text for unit in units(form)], BUCKETS))
     assert not any(unicodedata.category(one) in ("Cc", "Cs") for one in form)
     assert normal_form(form).split() == form.split() or not form.isascii()

@@ -1,4 +1,14 @@
-"""What a sentence means for fusing: tasks, mixtures of them, attributes of the scene, or nothing."""
+"""What a sentence means for fusing: tasks, mixtures of them, attributes of the scene, or nothing.
+
+>>> from fuseloop.instructions import understand
+>>> match = understand("make the pedestrians easy to detect, it is night")
+>>> match.intent, sorted(match.attributes)
+('detection', ['night', 'people'])
+>>> understand({"detection": 0.7, "view": 0.3}).mixture
+{'detection': 0.7, 'view': 0.3}
+>>> understand("bake a chocolate cake").understood
+False
+"""
 
 from fuseloop.instructions.encoder import CachedEncoder, Instruction, InstructionEncoder, TaskIdEncoder, embed
 from fuseloop.instructions.hashed import HashedEncoder

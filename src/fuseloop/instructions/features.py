@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import unicodedata
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
@@ -27,13 +27,11 @@ class Unit(NamedTuple):
 
     Attributes:
         text: As it is compared: normal form, lower case, no accents, every digit a zero.
-        shown: As it is written, in lower case.
         start: Where it begins among the characters of the normal form.
         end: Where it ends there.
     """
 
     text: str
-    shown: str
     start: int
     end: int
 
@@ -77,9 +75,9 @@ def units(text: str) -> list[Unit]:
         part, start = match.group(), match.start()
         if _IS_CJK.match(part):
             pairs = [(at, part[at : at + 2]) for at in range(max(1, len(part) - 1))]
-            found += [Unit(pair, pair, start + at, start + at + len(pair)) for at, pair in pairs]
+            found += [Unit(pair, start + at, start + at + len(pair)) for at, pair in pairs]
         else:
-            found.append(Unit(plain(part), part, start, match.end()))
+            found.append(Unit(plain(part), start, match.end()))
     return found
 
 
@@ -107,13 +105,12 @@ def _hash(text: str) -> int:
     return zlib.crc32(text.encode("utf-8", "replace"))
 
 
-def features(text: str, buckets: int) -> list[int]:
-    """Numbers of the buckets of a text in normal form; of no words there are none."""
-    return [number % buckets for number in _all_numbers(text)]
+def features(words: Sequence[str], buckets: int) -> list[int]:
+    """Numbers of the buckets of the words of a text, as `units` gives them."""
+    return [number % buckets for number in _all_numbers(words)]
 
 
-def _all_numbers(text: str) -> Iterator[int]:
-    words = [unit.text for unit in units(text)]
+def _all_numbers(words: Sequence[str]) -> Iterator[int]:
     for word in words:
         yield from _numbers(word)
     for first, second in pairwise(words):

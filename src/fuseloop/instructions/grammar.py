@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 import string
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -25,7 +25,9 @@ from typing import Any, TypeAlias
 import yaml
 
 from fuseloop.errors import ConfigurationError
+from fuseloop.instructions.features import normal_form, units
 from fuseloop.instructions.intents import ATTRIBUTES, INTENTS, LANGUAGES
+from fuseloop.instructions.spelling import NEIGHBOURS
 
 SHARES = {"english": 0.46, "german": 0.18, "spanish": 0.18, "chinese": 0.18}
 """Share of each language among the sentences."""
@@ -125,6 +127,16 @@ class Rules:
             used.add(name)
             self._write(self._find(name), random, given, parts, used)
 
+    def texts(self, chosen: Callable[[str], bool]) -> Iterator[str]:
+        """The texts in the rules of chosen names, without names and choices."""
+        nodes = [rule for name, rule in self._rules.items() if chosen(name)]
+        while nodes:
+            node = nodes.pop()
+            if not isinstance(node, str):
+                nodes += node
+            elif not node.startswith("{"):
+                yield node
+
     def _find(self, name: str) -> Node:
         if name in self._rules:
             return self._rules[name]
@@ -212,10 +224,20 @@ class Grammar:
         text, _ = self._rules.expand("nonsense", random)
         return Sentence(text, {}, frozenset(), self.language)
 
+    def texts(self, attribute: str = "") -> Iterator[str]:
+        """The texts in all rules, or in those of an attribute."""
+        for rules in (self._rules, *self._intents.values()):
+            yield from rules.texts(lambda name: not attribute or says(name, attribute))
+
     def _sentence(self, written: tuple[str, set[str]], mixture: Mapping[str, float]) -> Sentence:
         text, used = written
-        found = {name for name in ATTRIBUTES if any(rule == name or rule.startswith(f"{name}_") for rule in used)}
+        found = {name for name in ATTRIBUTES if any(says(rule, name) for rule in used)}
         return Sentence(text, mixture, frozenset(found), self.language)
+
+
+def says(rule: str, attribute: str) -> bool:
+    """Whether a rule of this name gives a sentence the attribute."""
+    return rule == attribute or rule.startswith(f"{attribute}_")
 
 
 class Sentences:
@@ -242,6 +264,11 @@ class Sentences:
             return sentence
         return Sentence(mistype(sentence.text, random), sentence.mixture, sentence.attributes, sentence.language)
 
+    def words(self, attribute: str = "") -> set[str]:
+        """Every word of the rules, or of those of an attribute, as it is compared."""
+        texts = (text for grammar in self.grammars.values() for text in grammar.texts(attribute))
+        return {unit.text for text in texts for unit in units(normal_form(text))}
+
     def _noise_line(self, random: Random) -> str:
         """Code, numbers, other scripts, letters at random."""
         if random.random() < 0.4:
@@ -263,14 +290,6 @@ def _text(name: str) -> str:
 
 
 # Typing errors
-
-NEIGHBOURS = {
-    key: near
-    for row, below in (("qwertyuiop", "asdfghjkl"), ("asdfghjkl", "zxcvbnm"), ("zxcvbnm", ""))
-    for index, key in enumerate(row)
-    if (near := row[max(0, index - 1) : index] + row[index + 1 : index + 2] + below[max(0, index - 1) : index + 1])
-}
-"""Keys beside and below each key."""
 
 _SPELT = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss"})
 
@@ -308,8 +327,7 @@ def mistype_word(word: str, random: Random) -> str:
     if kind < 6:
         return before + here + here + after + rest
     if kind < 8:
-        near = NEIGHBOURS.get(here.lower())
-        return before + (random.choice(near) if near else here) + after + rest
+        return before + random.choice(NEIGHBOURS.get(here.lower(), here)) + after + rest
     return f"{before}{here} {after}{rest}"
 
 

@@ -7,7 +7,7 @@ which the heads look, weighted by the mixture and the attributes.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -15,12 +15,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fuseloop.errors import ConfigurationError
-from fuseloop.instructions.features import LONGEST, Unit, features, is_cjk, normal_form, units
+from fuseloop.instructions.features import LONGEST, Unit, features, normal_form, units
 from fuseloop.instructions.intents import ATTRIBUTES, INTENTS, LANGUAGES
 from fuseloop.instructions.match import InstructionMatch, NotUnderstood
+from fuseloop.instructions.spelling import Spelling
 
 LEAST_SHARE = 0.15
 """Smaller shares of a mixture are taken for noise."""
+
+LEAST_ATTRIBUTE = 0.1
+"""Where the head finds an attribute less probable, a word for it means something else."""
 
 ATTRIBUTE_LENGTH = 0.5
 """Length of the vector of an attribute relative to that of an intent."""
@@ -52,6 +56,8 @@ class HashedEncoder(nn.Module):
     Args:
         terms: Words that are frequent in instructions and rare elsewhere.
         function_words: Words that do not count when it is asked how many words are known.
+        other_words: Further words that are right as they are; what is none of these may be a term with a typing error.
+        attribute_words: Words that tell of each attribute; the head has the last word.
         buckets: How many vectors the features share.
         width: Length of these.
         hidden: Units of the layer.
@@ -65,6 +71,8 @@ class HashedEncoder(nn.Module):
         self,
         terms: Iterable[str] = (),
         function_words: Iterable[str] = (),
+        other_words: Iterable[str] = (),
+        attribute_words: Mapping[str, Iterable[str]] | None = None,
         *,
         buckets: int = 16384,
         width: int = 64,
@@ -75,8 +83,12 @@ class HashedEncoder(nn.Module):
         self.id = "hashed"
         self.terms = frozenset(terms)
         self.function_words = frozenset(function_words)
+        self.other_words = frozenset(other_words)
+        self.attribute_words = {name: frozenset((attribute_words or {}).get(name, ())) for name in ATTRIBUTES}
         self.options = {"buckets": buckets, "width": width, "hidden": hidden, "dim": dim}
-        self._near = {part for term in self.terms if _can_be_mistyped(term) for part in _without_one(term)}
+        self._spelling = Spelling(
+            self.terms.union(*self.attribute_words.values()), self.function_words | self.other_words
+        )
         self.bag = nn.EmbeddingBag(buckets, width, mode="sum", include_last_offset=True)
         nn.init.normal_(self.bag.weight, std=0.3)
         self.importance = nn.Parameter(torch.zeros(buckets))
@@ -106,9 +118,9 @@ class HashedEncoder(nn.Module):
         read = self.layers(self.bag(numbers, offsets, per_sample_weights=weights / totals[sentence]))
         return Said(self.purpose(read), self.attributes(read), self.language(read))
 
-    def numbers(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """What `forward` takes, of texts in normal form."""
-        each = [features(text, self.options["buckets"]) for text in texts]
+    def numbers(self, texts: Sequence[Sequence[Unit]]) -> tuple[Tensor, Tensor]:
+        """What `forward` takes, of the words of texts."""
+        each = [features([unit.text for unit in text], self.options["buckets"]) for text in texts]
         device = self.bag.weight.device
         offsets = torch.tensor([0, *map(len, each)], dtype=torch.long, device=device).cumsum(0)
         return torch.tensor([one for numbers in each for one in numbers], dtype=torch.long, device=device), offsets
@@ -124,26 +136,32 @@ class HashedEncoder(nn.Module):
             if not isinstance(text, str):
                 raise ConfigurationError(f"an instruction is a text, got {text!r}")
         forms = [normal_form(text[: LONGEST + 1]) for text in texts]
-        said = self(*self.numbers(forms))
+        words = [self._spelling.mend(units(form)) for form in forms]
+        said = self(*self.numbers(words))
         purposes, attributes = said.purpose.softmax(1).tolist(), said.attributes.sigmoid().tolist()
         languages = said.language.argmax(1).tolist()
         return [
-            self._match(text, form, purpose, attribute, LANGUAGES[language])
-            for text, form, purpose, attribute, language in zip(
-                texts, forms, purposes, attributes, languages, strict=True
+            self._match(text, form, read, purpose, attribute, LANGUAGES[language])
+            for text, form, read, purpose, attribute, language in zip(
+                texts, forms, words, purposes, attributes, languages, strict=True
             )
         ]
 
     def _match(
-        self, text: str, form: str, purpose: list[float], attributes: list[float], language: str
+        self,
+        text: str,
+        form: str,
+        words: Sequence[Unit],
+        purpose: list[float],
+        attributes: list[float],
+        language: str,
     ) -> InstructionMatch:
         """What the heads and the known words mean together."""
-        words = units(form)
         if not words:
             return InstructionMatch(reason="it has no words" if text.strip() else "it is empty")
         if len(text) > LONGEST:
             return InstructionMatch(reason=f"it is longer than {LONGEST} characters")
-        known = [self._is_known(unit.text) for unit in words]
+        known = [unit.text in self.terms for unit in words]
         counted = [one for unit, one in zip(words, known, strict=True) if one or unit.text not in self.function_words]
         coverage = sum(counted) / len(counted) if counted else 0.0
         accepted = 1 - purpose[-1]
@@ -156,14 +174,15 @@ class HashedEncoder(nn.Module):
         largest = sorted(shares, key=lambda intent: -shares[intent])
         kept = {intent: shares[intent] for intent in largest if shares[intent] >= LEAST_SHARE}
         mixture = {intent: share / sum(kept.values()) for intent, share in kept.items()}
-        strengths = {name: 2 * one - 1 for name, one in zip(ATTRIBUTES, attributes, strict=True) if one > 0.5}
-        return InstructionMatch(mixture, confidence, terms, strengths, language)
-
-    def _is_known(self, word: str) -> bool:
-        """Whether a word is a term, or a term but for a letter."""
-        if word in self.terms:
-            return True
-        return _can_be_mistyped(word) and not self._near.isdisjoint(_without_one(word))
+        read = {unit.text for unit in words}
+        told = {
+            name: 1.0
+            for name, probability in zip(ATTRIBUTES, attributes, strict=True)
+            if probability >= LEAST_ATTRIBUTE and not read.isdisjoint(self.attribute_words[name])
+        }
+        if set(mixture) == {"view"}:
+            told.pop("people", None)  # people who look at an image are not people who matter in it
+        return InstructionMatch(mixture, confidence, terms, told, language)
 
     def encode(self, texts: Sequence[str]) -> Tensor:
         """The vector of each text, N×d; what is not understood gives zero and the warning `NotUnderstood`.
@@ -188,15 +207,6 @@ class HashedEncoder(nn.Module):
         of_attributes = said.view(-1, len(ATTRIBUTES)) @ F.normalize(attributes, dim=1)
         vectors: Tensor = shares.view(-1, len(INTENTS)) @ F.normalize(intents, dim=1) + ATTRIBUTE_LENGTH * of_attributes
         return vectors
-
-
-def _can_be_mistyped(word: str) -> bool:
-    return len(word) > 4 and not is_cjk(word)
-
-
-def _without_one(word: str) -> set[str]:
-    """A word, and what is left of it without one of its letters; words one typing error apart share one of these."""
-    return {word, *(word[:at] + word[at + 1 :] for at in range(len(word)))}
 
 
 def _merged(form: str, known: Sequence[Unit]) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ class InstructionMatch:
         mixture: Share of each intent that is asked for, largest first; they add up to one, or there are none.
         confidence: How sure that is, from 0 to 1; below one half nothing is understood.
         matched_terms: The words that are known from instructions, as they were written, in lower case.
-        attributes: What it says of the scene, by the names of `ATTRIBUTES`, from above 0 to 1.
+        attributes: What it says of the scene: strengths above 0 and up to 1, by the names of `ATTRIBUTES`.
         language: Name of the language, empty where there is none.
         reason: Why nothing is understood; empty where something is.
     """

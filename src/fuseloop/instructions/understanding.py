@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 
 from fuseloop.instructions.encoder import Instruction
 from fuseloop.instructions.hashed import HashedEncoder
@@ -11,8 +12,8 @@ from fuseloop.instructions.match import InstructionMatch, check_mixture
 from fuseloop.instructions.weights import read_encoder
 from fuseloop.weights.files import FOLDER, SUFFIX
 
-SHIPPED = "instructions"
-"""Name of the shipped weights."""
+ENCODERS = {"instructions": "the text encoder of instructions, in English, German, Spanish and Chinese"}
+"""Shipped text encoders, and what each is for."""
 
 
 def understand(instruction: Instruction, encoder: HashedEncoder | None = None) -> InstructionMatch:
@@ -38,4 +39,9 @@ def understand(instruction: Instruction, encoder: HashedEncoder | None = None) -
 @cache
 def shipped_encoder() -> HashedEncoder:
     """The encoder that works after installation; read once."""
-    return read_encoder(FOLDER / f"{SHIPPED}{SUFFIX}")
+    return read_encoder(find_encoder("instructions"))
+
+
+def find_encoder(name: str) -> Path:
+    """The weight file of a shipped text encoder."""
+    return FOLDER / f"{name}{SUFFIX}"

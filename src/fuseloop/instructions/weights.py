@@ -1,7 +1,8 @@
 """Weight files of the text encoder.
 
 A file carries in its metadata the `architecture`, the `options` of the encoder, the intents, attributes and languages
-of its heads, the `terms` and `function_words` as JSON, and a `description`. Numbers are in half precision.
+of its heads, its lists of words (`terms`, `function_words`, `other_words`, `attribute_words`) as JSON, and a
+`description`. Numbers are in half precision.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from fuseloop.instructions.hashed import HashedEncoder
 from fuseloop.instructions.intents import ATTRIBUTES, INTENTS, LANGUAGES
 from fuseloop.weights.files import check_finite, mismatch, read_tensors, write_tensors
 
+WORDS = ("terms", "function_words", "other_words")
 _HEADS = {"intents": list(INTENTS), "attributes": list(ATTRIBUTES), "languages": list(LANGUAGES)}
 
 
@@ -38,9 +40,9 @@ def read_encoder(path: str | os.PathLike[str]) -> HashedEncoder:
     try:
         heads = {key: json.loads(metadata[key]) for key in _HEADS}
         options: dict[str, int] = json.loads(metadata["options"])
-        words = [list(map(str, json.loads(metadata[key]))) for key in ("terms", "function_words")]
+        words = [list(map(str, json.loads(metadata[key]))) for key in WORDS]
         with torch.random.fork_rng(devices=[]):  # its first weights are replaced
-            encoder = HashedEncoder(words[0], words[1], **options)
+            encoder = HashedEncoder(words[0], words[1], words[2], json.loads(metadata["attribute_words"]), **options)
     except (KeyError, ValueError, TypeError, RuntimeError) as error:
         raise WeightsError(f"{path}: its metadata do not describe a text encoder ({error})") from error
     if heads != _HEADS:
@@ -49,7 +51,7 @@ def read_encoder(path: str | os.PathLike[str]) -> HashedEncoder:
         raise WeightsError(f"{path} does not hold this text encoder: {complaint}")
     check_finite(path, tensors)
     encoder.load_state_dict(tensors)
-    checksum = 0
+    checksum = zlib.crc32("".join(metadata[key] for key in (*WORDS, "attribute_words")).encode())
     for key in sorted(tensors):
         checksum = zlib.crc32(tensors[key].numpy().tobytes(), checksum)
     encoder.id = f"hashed:{checksum:08x}"
@@ -77,8 +79,8 @@ def write_encoder(
         "architecture": HashedEncoder.__name__,
         "options": json.dumps(encoder.options),
         **{key: json.dumps(names) for key, names in _HEADS.items()},
-        "terms": json.dumps(sorted(encoder.terms), ensure_ascii=False),
-        "function_words": json.dumps(sorted(encoder.function_words), ensure_ascii=False),
+        **{key: json.dumps(sorted(getattr(encoder, key)), ensure_ascii=False) for key in WORDS},
+        "attribute_words": json.dumps({k: sorted(v) for k, v in encoder.attribute_words.items()}, ensure_ascii=False),
         "description": description,
     }
     write_tensors(path, tensors, metadata, overwrite=overwrite)
