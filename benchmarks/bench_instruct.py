@@ -48,8 +48,7 @@ def measure() -> dict[str, float]:
     """The figures of `KEYS` in this process."""
     import torch
 
-    from fuseloop.instructions.understanding import SHIPPED, shipped_encoder
-    from fuseloop.weights.files import FOLDER, SUFFIX
+    from fuseloop.instructions.understanding import find_encoder, shipped_encoder
 
     torch.set_num_threads(1)
     began = time.process_time()
@@ -62,7 +61,7 @@ def measure() -> dict[str, float]:
             "instruct.encode_ms_1000": milliseconds(lambda text: encoder.understand([text]), [long]),
             "instruct.encode_ms_batch": milliseconds(lambda text: encoder.understand(TEXTS * 8), [""]) / 64,
             "instruct.load_ms": 1000 * loaded,
-            "instruct.weights_mb": (FOLDER / f"{SHIPPED}{SUFFIX}").stat().st_size / 1e6,
+            "instruct.weights_mb": find_encoder("instructions").stat().st_size / 1e6,
             "instruct.parameters": sum(parameter.numel() for parameter in encoder.parameters()),
         }
 
