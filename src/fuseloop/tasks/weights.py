@@ -31,7 +31,7 @@ DEFAULT_CLASSES: dict[Task, tuple[str, ...]] = {
 }
 """The classes of the MSRS kit and of the synthetic scenes, which an untrained network knows by default."""
 
-SHIPPED: dict[str, str] = {}
+SHIPPED: dict[str, str] = {"yolov5s": "a detector of people, bicycles and cars on roads"}
 """Task networks whose trained weights are shipped, and what each is for."""
 
 
