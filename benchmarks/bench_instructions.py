@@ -238,7 +238,9 @@ def main() -> None:
             if not one.right:
                 print(f"{one.case.intent} -> {one.answer} ({one.match.confidence:.2f}): {one.case.text}")
     if arguments.page is not None:
-        command = f"python -m benchmarks.bench_instructions --cases {arguments.cases}"
+        command = "python -m benchmarks.bench_instructions"
+        if arguments.cases != CASES:
+            command += f" --cases {arguments.cases}"
         arguments.page.write_text(page(scored, encoder, command), encoding="utf-8")
 
 
