@@ -79,7 +79,7 @@ class _Norm(nn.Module):
 
 
 class _Codes(nn.Module):
-    """`cosine_codes` of a requirement B×C×4×4, as they are and moved by an element to either side; 16C×96."""
+    """`cosine_codes` of a requirement B×C×4×4, as they are and moved by an element to either side; 96×16C."""
 
     cells: Tensor
     frequency: Tensor
@@ -102,11 +102,11 @@ class _Codes(nn.Module):
         codes = F.pad((self.cells * along.unsqueeze(0).unsqueeze(3)).reshape(1, 1, CODES, -1), (1, 1, 0, 0))
         codes = codes.reshape(CODES, -1)
         # A tap that reads the element before meets the code of the element after.
-        return torch.cat([codes[:, 2:], codes[:, 1:-1], codes[:, :-2]], dim=0).t()
+        return torch.cat([codes[:, 2:], codes[:, 1:-1], codes[:, :-2]], dim=0)
 
 
 class _Summary(nn.Module):
-    """What `A2SI.summarise` makes of the moments of its hidden channels B×J×96, to B×K×1×1."""
+    """What `A2SI.summarise` makes of the moments of its hidden channels B×96×J, to B×K×1×1."""
 
     kernels: Tensor
     picked: Tensor
@@ -116,10 +116,10 @@ class _Summary(nn.Module):
         self.outputs = convolution.out_channels
         code = torch.arange(self.outputs) % CODES
         self.register_buffer("picked", torch.cat([code + tap * CODES for tap in range(3)]))
-        self.register_buffer("kernels", convolution.weight.detach().permute(1, 2, 0).flatten(1).clone())
+        self.register_buffer("kernels", convolution.weight.detach().permute(2, 0, 1).flatten(0, 1).clone())
 
     def forward(self, moments: Tensor) -> Tensor:
-        terms = (moments.index_select(2, self.picked) * self.kernels).sum((1,))
+        terms = (moments.index_select(1, self.picked) * self.kernels).sum((2,))
         return terms.reshape(-1, 3, self.outputs, 1, 1).sum((1,))
 
 
@@ -159,7 +159,9 @@ class Decision(nn.Module):
         self.branches, self.vectors = block.branches, bank.shape[1]
         self.codes = _Codes()
         summaries = (block.p_task_f, block.bv_f.p_task_f)  # the structure is chosen by the first, vectors by the second
-        self.register_buffer("taps", torch.cat([cast(Tensor, layers[0].weight).detach()[:, 0] for layers in summaries]))
+        self.register_buffer(
+            "taps", torch.cat([cast(Tensor, layers[0].weight).detach()[:, 0] for layers in summaries]).T.clone()
+        )
         self.task_structure, self.task_query = (_Summary(cast(nn.Conv1d, layers[2])) for layers in summaries)
         self.hidden = cast(nn.Conv1d, block.p_task_f[2]).in_channels
         self.image_structure, self.image_query = _ImageSummary(block.p_img_f), _ImageSummary(block.bv_f.p_img_f)
@@ -184,13 +186,13 @@ class Decision(nn.Module):
 
         Both are B×M, whole numbers as floats; vectors count from 0 to 4V-1.
         """
-        sequence = F.pad(requirement.flatten(1).unsqueeze(1).unsqueeze(1), (1, 1, 0, 0)).flatten(2)
-        shifted = torch.cat([sequence[:, :, :-2], sequence[:, :, 1:-1], sequence[:, :, 2:]], dim=1)
-        moments = F.leaky_relu(self.taps @ shifted, LEAK) @ self.codes(requirement)
-        structure = torch.cat([self.task_structure(moments[:, : self.hidden]), self.image_structure(cells)], dim=1)
+        sequence = F.pad(requirement.flatten(1).unsqueeze(1).unsqueeze(3), (0, 0, 1, 1)).flatten(1).unsqueeze(2)
+        shifted = torch.cat([sequence[:, :-2], sequence[:, 1:-1], sequence[:, 2:]], dim=2)
+        moments = self.codes(requirement) @ F.leaky_relu(shifted @ self.taps, LEAK)
+        structure = torch.cat([self.task_structure(moments[:, :, : self.hidden]), self.image_structure(cells)], dim=1)
         logits = self.structure(structure).flatten(1).unflatten(1, (self.branches, len(DILATIONS)))
         configurations = logits.argmax(2).float()
-        query = torch.cat([self.task_query(moments[:, self.hidden :]), self.image_query(cells)], dim=1)
+        query = torch.cat([self.task_query(moments[:, :, self.hidden :]), self.image_query(cells)], dim=1)
         scores = self.query(query).flatten(1).unflatten(1, (len(DILATIONS), self.vectors))
         order = torch.topk(scores, self.branches, 2)[1].flatten(1)
         # Branches with the same configuration take the best vectors in turn.

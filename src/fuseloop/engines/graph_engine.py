@@ -53,7 +53,7 @@ class GraphEngine(Engine):
         for image in range(len(features)):
             counts, inputs = deployed.chosen(block, configurations[image], vectors[image])
             part = ".".join(map(str, ("injection", *counts)))
-            compensated += self._run(part, features[[image]], *inputs, torch.full((1, 1, 1, 1), strength))
+            compensated += self._run(part, features[image : image + 1], *inputs, torch.full((1, 1, 1, 1), strength))
         return torch.cat(compensated) if len(compensated) > 1 else compensated[0]
 
     def _model(self, part: str) -> onnx.ModelProto:
