@@ -57,13 +57,16 @@ def tiny(tmp_path, monkeypatch) -> Path:
 
 
 @pytest.fixture
-def train(tiny, monkeypatch, capsys):
+def train(tiny, monkeypatch):
     """Runs the tool and gives its exit code and what it printed."""
 
     def run(*arguments: str) -> tuple[int, str]:
+        lines: list[str] = []
+        # Trainings in other threads take the standard output for themselves, and what is printed meanwhile.
+        monkeypatch.setattr(train_loops, "print", lambda line, flush=False: lines.append(line), raising=False)
         fixed = ["--root", str(tiny), "--out", str(tiny / "runs"), "--preset", str(tiny / "tiny.yaml")]
         monkeypatch.setattr("sys.argv", ["train_loops.py", *fixed, "--device", "cpu", *arguments])
-        return train_loops.main(), capsys.readouterr().out
+        return train_loops.main(), "\n".join(lines)
 
     return run
 
