@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
@@ -134,6 +134,8 @@ def test_the_order_of_the_sources_does_not_matter(images: tuple[Pixels, ...]):
 @given(frames(USUAL), st.integers(1, 60))
 def test_brightness_moves_only_what_looks_at_it(images: tuple[Pixels, ...], levels: int):
     dark = [(image // 4 * 3).astype(np.uint8) for image in images]  # 192 at most
+    # On a flat source VIF divides one rounding error by another.
+    assume(all(image.min() < image.max() for image in dark))
     keys = [key for key in BLIND_TO_BRIGHTNESS if key in METRICS]
     bright = score_frame(*(offset(image, levels) for image in dark), metrics=keys)
     for key, score in score_frame(*dark, metrics=keys).items():
